@@ -1,0 +1,1 @@
+"""One till for every way to pay."""
