@@ -1,0 +1,1 @@
+"""The rules of money: pure, standard library only, no clock, no I/O."""

@@ -1,0 +1,375 @@
+"""The life of a payment: its attempts and its refunds. All that can change one is here.
+
+Facts are cumulative totals, so a repeat moves nothing; a status is derived from them. Times are epoch
+milliseconds and are always given, never read. Two tables say every legal move; evidence of money is legal
+everywhere, because a payment may be refused before money moves but never after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
+
+from tillgate.domain.errors import OutOfOrder, RefundNotAllowed
+
+Phase: TypeAlias = Literal["created", "pending", "unsure", "paid", "closed"]
+"""created: stored, the provider not known to have it · pending: the provider holds it, unpaid ·
+unsure: we told the provider and lost its answer · paid · closed: failed, cancelled or expired."""
+
+RefundPhase: TypeAlias = Literal["created", "pending", "unsure", "succeeded", "failed"]
+Status: TypeAlias = Literal["pending", "paid", "failed", "expired", "cancelled", "unsure", "review"]
+Closing: TypeAlias = Literal["failed", "expired", "cancelled"]
+Hold: TypeAlias = Literal[
+    "amount_mismatch", "currency_mismatch", "overpaid", "late_money", "over_refunded", "operator"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """What a merchant wants to collect for an `order_id`; totals are sums over its attempts."""
+
+    id: str
+    merchant_id: str
+    order_id: str
+    order_key: bytes  # 16-byte digest: what makes it unique; see `tillgate.hub.keys`
+    standing_id: str | None  # the standing order that it came from
+    channel: str
+    account_id: str
+    currency: str
+    amount_minor: int
+    status: Status
+    closed: Closing | None  # why nothing can be tried any more; None while something can
+    hold: Hold | None  # why an operator must look before anything is fulfilled
+    late: bool  # money came after we had closed it
+    paid_minor: int
+    tip_minor: int
+    fee_minor: int
+    refunding_minor: int  # asked for, not yet known to be back
+    refunded_minor: int
+    reversed_minor: int  # taken back by the provider without our asking
+    live_attempt_id: str | None
+    live_phase: Phase | None
+    paid_with: str | None
+    callback_url: str | None
+    metadata: str | None  # JSON object, as the merchant sent it
+    created_at: int
+    expires_at: int
+    paid_at: int | None
+    version: int
+
+    @property
+    def refundable_minor(self) -> int:
+        return self.paid_minor - self.reversed_minor - self.refunded_minor - self.refunding_minor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try to collect a payment through a provider. Its id is the operation id the provider is given."""
+
+    id: str
+    payment_id: str
+    merchant_id: str
+    account_id: str
+    provider: str
+    channel: str
+    external_id: str | None  # the provider's own id
+    asked: bool  # the provider opened it by asking (Payme, Click); its end leaves the payment payable
+    phase: Phase
+    reason: str | None  # why it closed, in the provider's or our words
+    currency: str
+    amount_minor: int
+    paid_minor: int
+    tip_minor: int
+    fee_minor: int
+    refunded_minor: int
+    reversed_minor: int
+    show: str | None  # JSON: what the payer is shown (`Started.show`)
+    details: str | None  # JSON: what a dialect must answer again word for word
+    created_at: int
+    provider_at: int | None  # the provider's own creation time
+    expires_at: int | None
+    paid_at: int | None
+    closed_at: int | None
+    live_of: str | None  # its payment while it is live: a unique column, so that two cannot be
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refund:
+    """Money going back, partial or whole, through the attempt that brought it."""
+
+    id: str
+    payment_id: str
+    attempt_id: str
+    merchant_id: str
+    external_id: str | None
+    phase: RefundPhase
+    reason: str  # the merchant's
+    failure: str | None  # the provider's
+    currency: str
+    amount_minor: int
+    created_at: int
+    done_at: int | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingOrder:
+    """A payable with no fixed amount that may be paid many times; every success is a payment of its own."""
+
+    id: str
+    merchant_id: str
+    order_id: str
+    order_key: bytes
+    channel: str
+    account_id: str
+    currency: str
+    min_minor: int
+    max_minor: int
+    callback_url: str | None
+    metadata: str | None
+    created_at: int
+    closed_at: int | None
+    version: int
+
+
+# --- what happens to an attempt ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider has it. `show` is the JSON of what the payer is shown."""
+
+    external_id: str | None = None
+    show: str | None = None
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLost:
+    """We sent the request and lost the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    why: Closing
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """Cumulative totals, so that a repeat moves nothing. `tip_minor` is not part of `total_minor`."""
+
+    total_minor: int
+    currency: str
+    tip_minor: int = 0
+    fee_minor: int = 0
+    paid_with: str | None = None
+    external_id: str | None = None
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """The provider gave money back; the total includes what we asked for ourselves."""
+
+    total_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reversed:
+    """The provider took money back without our asking: auto-reversal, chargeback."""
+
+    total_minor: int
+
+
+Fact: TypeAlias = Accepted | AnswerLost | Closed | Paid | Refunded | Reversed
+
+_MONEY: Final[dict[type, Phase]] = {Paid: "paid", Refunded: "paid", Reversed: "paid"}
+ATTEMPT: Final[dict[Phase, dict[type, Phase]]] = {
+    "created": {Accepted: "pending", AnswerLost: "unsure", Closed: "closed", Paid: "paid"},
+    "pending": {Accepted: "pending", AnswerLost: "pending", Closed: "closed", Paid: "paid"},
+    "unsure": {Accepted: "pending", AnswerLost: "unsure", Closed: "closed", Paid: "paid"},
+    "closed": {Accepted: "closed", AnswerLost: "closed", Closed: "closed", Paid: "paid"},
+    "paid": {Accepted: "paid", AnswerLost: "paid", Closed: "paid", **_MONEY},
+}
+LIVE: Final[frozenset[Phase]] = frozenset({"created", "pending", "unsure"})
+
+
+def advance(attempt: Attempt, fact: Fact, now: int) -> Attempt:
+    """The attempt after `fact`. Raises `OutOfOrder` for evidence that cannot be true yet."""
+    phase = ATTEMPT[attempt.phase].get(type(fact))
+    if phase is None:
+        raise OutOfOrder(f"{type(fact).__name__.lower()} before anything was paid")
+    live_of = attempt.payment_id if phase in LIVE else None
+    match fact:
+        case Accepted(external_id, show, expires_at):
+            return replace(
+                attempt,
+                phase=phase,
+                external_id=attempt.external_id or external_id,
+                show=attempt.show or show,
+                expires_at=attempt.expires_at or expires_at,
+            )
+        case AnswerLost():
+            return replace(attempt, phase=phase)
+        case Closed(why, reason):
+            if phase != "closed" or attempt.phase == "closed":
+                return attempt  # paid stays paid; the first reason and time are kept
+            return replace(attempt, phase=phase, reason=reason or why, closed_at=now, live_of=None)
+        case Paid():
+            known = fact.currency == attempt.currency  # foreign money is held, not added up
+            return replace(
+                attempt,
+                phase=phase,
+                external_id=attempt.external_id or fact.external_id,
+                paid_minor=max(attempt.paid_minor, fact.total_minor) if known else attempt.paid_minor,
+                tip_minor=max(attempt.tip_minor, fact.tip_minor),
+                fee_minor=fact.fee_minor or attempt.fee_minor,
+                paid_at=attempt.paid_at or fact.at or now,
+                live_of=live_of,
+            )
+        case Refunded(total):
+            return replace(attempt, phase=phase, refunded_minor=max(attempt.refunded_minor, total))
+        case Reversed(total):
+            return replace(attempt, phase=phase, reversed_minor=max(attempt.reversed_minor, total))
+
+
+def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact | None = None) -> Payment:
+    """The payment after one of its attempts went from `before` (None: it is new) to `after` by `fact`."""
+    if before is None:
+        return derived(replace(payment, live_attempt_id=after.id, live_phase=after.phase, closed=None))
+    changes: dict[str, Any] = {
+        "paid_minor": payment.paid_minor + after.paid_minor - before.paid_minor,
+        "tip_minor": payment.tip_minor + after.tip_minor - before.tip_minor,
+        "fee_minor": payment.fee_minor + after.fee_minor - before.fee_minor,
+        "refunded_minor": payment.refunded_minor + after.refunded_minor - before.refunded_minor,
+        "reversed_minor": payment.reversed_minor + after.reversed_minor - before.reversed_minor,
+    }
+    if isinstance(fact, Paid):
+        changes["hold"] = payment.hold or _mismatch(payment, changes["paid_minor"], after, fact)
+        changes["paid_with"] = fact.paid_with or payment.paid_with
+    if changes["paid_minor"] > payment.paid_minor:
+        late = before.phase == "closed" or payment.closed is not None
+        changes |= {"late": payment.late or late, "paid_at": payment.paid_at or after.paid_at}
+    if payment.live_attempt_id == after.id:
+        if after.phase in LIVE:
+            changes["live_phase"] = after.phase
+        else:
+            changes |= {"live_attempt_id": None, "live_phase": None}
+            if isinstance(fact, Closed) and not after.asked and not changes["paid_minor"]:
+                changes["closed"] = fact.why
+    return derived(replace(payment, **changes))
+
+
+def _mismatch(payment: Payment, paid_minor: int, attempt: Attempt, fact: Paid) -> Hold | None:
+    """Evidence of money is always booked; what does not match the order is held, never fulfilled."""
+    if fact.currency != payment.currency:
+        return "currency_mismatch"
+    if attempt.paid_minor != attempt.amount_minor:
+        return "amount_mismatch"
+    return "overpaid" if paid_minor > payment.amount_minor else None  # two attempts brought it all
+
+
+def close(payment: Payment, why: Closing) -> Payment:
+    """The payment with nothing left to try; only where no attempt is live."""
+    assert payment.live_attempt_id is None
+    return payment if payment.closed else derived(replace(payment, closed=why))
+
+
+def derived(payment: Payment) -> Payment:
+    status = _status(payment)
+    return payment if status == payment.status else replace(payment, status=status)
+
+
+def _status(payment: Payment) -> Status:
+    if payment.hold is not None:
+        return "review"
+    if payment.paid_minor:
+        return "failed" if payment.reversed_minor >= payment.paid_minor else "paid"
+    if payment.live_phase is not None:
+        return "unsure" if payment.live_phase == "unsure" else "pending"
+    return payment.closed or "pending"
+
+
+# --- what happens to a refund ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RefundAccepted:
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundAnswerLost:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RefundSucceeded:
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundFailed:
+    failure: str
+
+
+RefundFact: TypeAlias = RefundAccepted | RefundAnswerLost | RefundSucceeded | RefundFailed
+
+_OPEN: Final[dict[type, RefundPhase]] = {RefundSucceeded: "succeeded", RefundFailed: "failed"}
+REFUND: Final[dict[RefundPhase, dict[type, RefundPhase]]] = {
+    "created": {RefundAccepted: "pending", RefundAnswerLost: "unsure", **_OPEN},
+    "pending": {RefundAccepted: "pending", RefundAnswerLost: "pending", **_OPEN},
+    "unsure": {RefundAccepted: "pending", RefundAnswerLost: "unsure", **_OPEN},
+    "succeeded": {RefundAccepted: "succeeded", RefundAnswerLost: "succeeded", RefundSucceeded: "succeeded"},
+    "failed": {RefundAccepted: "failed", RefundAnswerLost: "failed", **_OPEN},
+}
+OPEN_REFUND: Final[frozenset[RefundPhase]] = frozenset({"created", "pending", "unsure"})
+
+
+def refund_allowed(payment: Payment, amount_minor: int) -> None:
+    """Raises `RefundNotAllowed`. The sum of refunds asked for and done never passes what was paid."""
+    if payment.status != "paid":
+        raise RefundNotAllowed()
+    if not 0 < amount_minor <= payment.refundable_minor:
+        raise RefundNotAllowed()
+
+
+def advance_refund(refund: Refund, fact: RefundFact, now: int) -> Refund:
+    """The refund after `fact`. Raises `OutOfOrder` where a success is said to have failed after all."""
+    phase = REFUND[refund.phase].get(type(fact))
+    if phase is None:
+        raise OutOfOrder(f"refund {refund.id} succeeded, and now is said to have failed")
+    done_at = refund.done_at if phase == refund.phase else None if phase in OPEN_REFUND else now
+    match fact:
+        case RefundAccepted(external_id) | RefundSucceeded(external_id):
+            return replace(
+                refund,
+                phase=phase,
+                external_id=refund.external_id or external_id,
+                done_at=done_at,
+            )
+        case RefundFailed(failure):
+            return replace(
+                refund,
+                phase=phase,
+                failure=refund.failure or failure,
+                done_at=done_at,
+            )
+        case RefundAnswerLost():
+            return replace(refund, phase=phase)
+
+
+def follow_refund(payment: Payment, before: Refund | None, after: Refund) -> Payment:
+    """The payment after one of its refunds went from `before` (None: it is new) to `after`."""
+    asked = (after.phase in OPEN_REFUND) - (before is not None and before.phase in OPEN_REFUND)
+    done = (after.phase == "succeeded") - (before is not None and before.phase == "succeeded")
+    changed = replace(
+        payment,
+        refunding_minor=payment.refunding_minor + asked * after.amount_minor,
+        refunded_minor=payment.refunded_minor + done * after.amount_minor,
+    )
+    if changed.refundable_minor < 0:
+        changed = replace(changed, hold=payment.hold or "over_refunded")
+    return derived(changed)

@@ -1,0 +1,223 @@
+"""What a provider is. A provider is one folder: it translates its bytes into our words and back.
+
+A connector never opens a socket, a file or a database: it *describes* calls (`HttpCall`) and is given `send`.
+To implement one of the small protocols below is to opt in to what it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from tillgate.domain.dialogue import Ask, Hint, Noise, Record, Tell
+from tillgate.domain.errors import Refusal
+from tillgate.domain.money import Money
+
+# --- the wire -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A provider's HTTP request, untouched. Header names are lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    peer: str  # address it came from
+    received_at: int  # epoch ms
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Our answer in the provider's dialect."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """A request to a provider or a merchant, described but not sent."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    timeout_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+
+Send: TypeAlias = Callable[[HttpCall], Awaitable[HttpReply]]
+"""Raises `Unreachable` if nothing left us and `Unsure` for every failure after bytes did."""
+
+# --- what a connector is given and gives --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One attempt, as a connector sees it. `operation_id` is ours, stored before the call, never reused."""
+
+    operation_id: str
+    payment_id: str
+    order_id: str
+    channel: str
+    amount: Money
+    created_at: int
+    expires_at: int
+    external_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    show: Mapping[str, Any] = field(default_factory=dict)
+    notify_url: str | None = None  # `/in/{account}` as the provider can reach it
+    return_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundOrder:
+    """One refund, as a connector sees it."""
+
+    operation_id: str
+    payment: Order
+    amount: Money
+    reason: str
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The provider has the attempt; `show` is what the payer needs."""
+
+    external_id: str | None
+    show: Show
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """What the payer is shown: any of a QR text, a page, an app link, an account to pay."""
+
+    type: str  # qr | redirect | app | account | terminal | wait
+    qr_string: str | None = None
+    url: str | None = None
+    account: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A verified message: what it says in our words, and what its answer must echo."""
+
+    message: Ask | Tell | Hint | Noise
+    echo: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What the payer chooses: data, not code."""
+
+    id: str
+    name: str
+    currency: str
+    min_minor: int = 1
+    max_minor: int = 10**13
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRules:
+    """What this provider can give back through a channel."""
+
+    partial: bool = True
+    parallel: bool = True  # several refunds of one payment may run at once
+    window_s: int | None = None  # after `paid_at`; None: no limit
+
+
+# --- what a connector can do --------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Invites(Protocol):
+    """The payer can be invited without asking the provider: a link, an account, a QR of our own."""
+
+    def invite(self, order: Order) -> Show | None:
+        """Pure and quick: it runs inside the commit. None: this order must be started by a call."""
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """The provider must be told first, and answers what the payer is shown."""
+
+    async def start(self, order: Order, send: Send) -> Started:
+        """Raises `Declined`, `Unreachable` or `Unsure`."""
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """The provider can be asked how an attempt or a refund stands."""
+
+    async def look(self, order: Order, send: Send) -> Tell | None:
+        """None: the provider does not know this operation, so it never arrived."""
+
+    async def look_refund(self, refund: RefundOrder, send: Send) -> Tell | None: ...
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """An unpaid attempt can be withdrawn at the provider."""
+
+    async def cancel(self, order: Order, send: Send) -> Tell:
+        """How it stands after the try: `Closed`, or `Paid` where the payer was quicker."""
+
+
+@runtime_checkable
+class Refunds(Protocol):
+    """Money can be sent back by a call."""
+
+    def refund_rules(self, channel: str) -> RefundRules: ...
+
+    async def refund(self, refund: RefundOrder, send: Send) -> Tell:
+        """Raises `Declined`, `Unreachable` or `Unsure`."""
+
+
+@runtime_checkable
+class Hears(Protocol):
+    """The provider calls us."""
+
+    def hear(self, call: Inbound) -> Heard:
+        """Verify first, then translate. Raises a `Refusal`."""
+
+    def answer(self, call: Inbound, heard: Heard | None, outcome: Record | Refusal | None) -> Reply:
+        """Our answer in its dialect; `heard` is None where `hear` refused, `outcome` None after a tell."""
+
+
+Connector: TypeAlias = Any
+"""An object with some of the protocols above; which ones is asked with `isinstance`."""
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, slots=True)
+class Provider(Generic[ConfigT]):
+    """A provider's folder says `PROVIDER = Provider(…)`; that is its whole registration."""
+
+    name: str
+    title: str
+    config: type[ConfigT]  # a msgspec struct: one account's settings; fields named in `secrets` are sealed
+    channels: tuple[Channel, ...]
+    connect: Callable[[ConfigT], Connector]  # raises `Misconfigured`
+    example: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # a config that loads, for docs and contract tests
+    secrets: frozenset[str] = frozenset()
+    paths: Mapping[str, str] = field(default_factory=dict)  # documented path → what it serves
+    sandbox_only: bool = False
+
+    api_version: ClassVar[int] = 1
