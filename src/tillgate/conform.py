@@ -1,0 +1,264 @@
+"""Runs the official scenarios of a provider against any endpoint, ours or yours, and reports rule by rule.
+
+A provider says what to check (`Check`) and how a target is described (`Suite`); this module sends, records,
+scrubs and reports. It knows no dialect and shares no code with any connector: an oracle must be something
+other than the thing it judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+import aiohttp
+
+MAX_ANSWER_BYTES: Final = 1 << 20
+MAX_SHOWN_CHARS: Final = 4000
+SECRET_HEADERS: Final = frozenset({"authorization", "x-auth", "auth", "cookie", "set-cookie"})
+
+Verdict: TypeAlias = Literal["pass", "fail", "skip", "error"]
+"""fail: the endpoint broke the rule · skip: the target lacks what the check needs · error: no answer came."""
+
+
+class Failed(AssertionError):
+    """The endpoint broke the rule; the message says what was expected and what came."""
+
+
+class Skipped(Exception):
+    """The check cannot be made against this target; the message says what it would need."""
+
+
+class NoAnswer(Exception):
+    """The endpoint could not be reached, or answered nothing in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payable:
+    """An order known to the endpoint under test that nobody has tried to pay."""
+
+    reference: str  # as the provider will name it
+    amount_minor: int
+    account: Mapping[str, str] = field(default_factory=dict)  # where the dialect has several fields
+
+
+Orders: TypeAlias = Callable[[], Awaitable[Payable]]
+"""Gives another fresh order each time; raises `Skipped` when there is none left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is judged. `settings` is the provider's own description of it (keys, accounts, kind of order)."""
+
+    url: str
+    settings: Any = None
+    secrets: frozenset[str] = frozenset()  # every text that must not reach a report, in every encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer as text, secrets replaced by `***`."""
+
+    request: str
+    answer: str
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule. `run` raises `Failed` or `Skipped`; to return is to pass."""
+
+    id: str  # stable: "create.repeat-equal"
+    title: str  # the rule in words
+    source: str  # where the rule is written
+    run: Callable[[Wire], Awaitable[None]]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    check: Check
+    verdict: Verdict
+    why: str = ""
+    exchanges: tuple[Exchange, ...] = ()
+    elapsed_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting that a suite understands, for a command line: `--<name>`."""
+
+    name: str
+    help: str
+    required: bool = False
+    secret: bool = False
+    many: bool = False
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A provider's `CONFORMANCE = Suite(…)`; a command line is built from it without knowing the provider."""
+
+    name: str
+    title: str
+    options: tuple[Option, ...]
+    checks: tuple[Check, ...]
+    target: Callable[[str, Mapping[str, Any]], Target]  # url, options → target; raises `ValueError`
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    title: str
+    url: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Nothing failed, something was judged."""
+        verdicts = [outcome.verdict for outcome in self.outcomes]
+        return "pass" in verdicts and "fail" not in verdicts and "error" not in verdicts
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(outcome.verdict == verdict for outcome in self.outcomes)
+
+
+class Wire:
+    """What a check talks through: it sends to the target, records every exchange and keeps secrets out of it."""
+
+    def __init__(self, target: Target, session: aiohttp.ClientSession) -> None:
+        self.target = target
+        self.exchanges: list[Exchange] = []
+        self._session = session
+
+    async def send(
+        self,
+        body: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        method: str = "POST",
+        url: str | None = None,
+        timeout_s: float = 15.0,
+    ) -> Answer:
+        """Raises `NoAnswer`. Redirects are not followed: providers do not follow them either."""
+        headers = dict(headers or {})
+        url = url or self.target.url
+        begun = time.perf_counter()
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as reply:
+                content = await reply.content.read(MAX_ANSWER_BYTES + 1)
+                while len(content) <= MAX_ANSWER_BYTES and not reply.content.at_eof():
+                    content += await reply.content.read(MAX_ANSWER_BYTES + 1 - len(content))
+                got = {name.lower(): value for name, value in reply.headers.items()}
+                answer = Answer(reply.status, got, content, (time.perf_counter() - begun) * 1000)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+            self._record(method, url, headers, body, f"({why})", begun)
+            raise NoAnswer(f"{why} from {self._scrub(url)}") from None
+        shown = f"HTTP {answer.status} {got.get('content-type', '')}\n{_text(answer.body)}"
+        self._record(method, url, headers, body, shown, begun)
+        return answer
+
+    def _record(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, answer: str, begun: float
+    ) -> None:
+        lines = [f"{method} {url}"]
+        lines += [f"{k}: {'***' if k.lower() in SECRET_HEADERS else v}" for k, v in headers.items()]
+        request = "\n".join([*lines, "", _text(body)])
+        elapsed_ms = (time.perf_counter() - begun) * 1000
+        self.exchanges.append(Exchange(self._scrub(request), self._scrub(answer), elapsed_ms))
+
+    def _scrub(self, text: str) -> str:
+        for secret in sorted(self.target.secrets, key=len, reverse=True):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+def expect(condition: object, why: str) -> None:
+    """Raises `Failed(why)`."""
+    if not condition:
+        raise Failed(why)
+
+
+def listed(orders: Iterable[Payable]) -> Orders:
+    """Fresh orders from a list that the tester prepared."""
+    rest = iter(tuple(orders))
+
+    async def fresh() -> Payable:
+        order = next(rest, None)
+        if order is None:
+            raise Skipped("no fresh order is left: name more of them")
+        return order
+
+    return fresh
+
+
+async def run(
+    checks: Sequence[Check],
+    target: Target,
+    *,
+    title: str = "",
+    progress: Callable[[Outcome], None] | None = None,
+    timeout_s: float = 60.0,
+    give_up_after: int = 3,
+) -> Report:
+    """Run the checks one after another; `progress` hears each outcome at once.
+
+    After `give_up_after` checks in a row that reached nobody, the rest is not tried.
+    """
+    outcomes: list[Outcome] = []
+    unanswered = 0
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=True) as session:
+        for check in checks:
+            if unanswered >= give_up_after:
+                outcome = Outcome(check, "error", "not tried: the endpoint does not answer")
+            else:
+                outcome = await _judge(check, Wire(target, session), timeout_s)
+            unanswered = unanswered + 1 if outcome.verdict == "error" else 0
+            outcomes.append(outcome)
+            if progress is not None:
+                progress(outcome)
+    return Report(title, target.url, tuple(outcomes))
+
+
+async def _judge(check: Check, wire: Wire, timeout_s: float) -> Outcome:
+    verdict: Verdict = "pass"
+    why = ""
+    begun = time.perf_counter()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await check.run(wire)
+    except Failed as failed:
+        verdict, why = "fail", str(failed)
+    except Skipped as skipped:
+        verdict, why = "skip", str(skipped)
+    except NoAnswer as silent:
+        verdict, why = "error", str(silent)
+    except TimeoutError:
+        verdict, why = "error", f"not finished in {timeout_s:g} s"
+    elapsed_ms = (time.perf_counter() - begun) * 1000
+    return Outcome(check, verdict, wire._scrub(why), tuple(wire.exchanges), elapsed_ms)
+
+
+def _text(body: bytes) -> str:
+    shown = body[:MAX_SHOWN_CHARS].decode("utf-8", "backslashreplace")
+    return shown + (f"… ({len(body)} bytes)" if len(body) > MAX_SHOWN_CHARS else "")
