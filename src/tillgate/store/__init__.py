@@ -1,0 +1,1 @@
+"""The hub's memory: SQL tables, the journal that is its only commit, and reads that bypass it."""

@@ -1,0 +1,59 @@
+"""What the store needs of a database engine; `sqlite` and `postgresql` give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from sqlalchemy import Table
+from sqlalchemy.sql.elements import ClauseElement
+
+from tillgate.domain.errors import Misconfigured
+from tillgate.store.statements import Engine, Row
+
+
+class Conflict(Exception):
+    """Another writer was quicker: a unique key, a lost version, a serialization failure. Try again."""
+
+
+class Tx(Protocol):
+    """One open transaction. Every failure of it is a `Conflict` or an `Unavailable`."""
+
+    async def select(
+        self, table: Table, by: tuple[str, ...], keys: Sequence[Row], lock: bool = False
+    ) -> list[Row]: ...
+    async def insert(self, table: Table, rows: Sequence[Row]) -> None: ...
+    async def upsert(self, table: Table, rows: Sequence[Row], added: str | None = None) -> None: ...
+    async def update(self, table: Table, rows: Sequence[Row], guarded: bool = False) -> None:
+        """Each row: what varies, then the key, then (guarded) the version before. All must match."""
+
+    async def delete(self, table: Table, keys: Sequence[Row]) -> None: ...
+    async def execute(self, statement: ClauseElement, params: Mapping[str, Any]) -> list[Row]:
+        """Run one Core statement; rows of a SELECT or RETURNING."""
+
+
+class Database(Protocol):
+    engine: Engine
+    writers: int  # how many transactions may be open at once
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    def begin(self) -> AbstractAsyncContextManager[Tx]:
+        """A transaction that commits durably when the block ends well."""
+
+    async def read(self, statement: ClauseElement, params: Mapping[str, Any] | None = None) -> list[Row]:
+        """A committed view, beside the writers."""
+
+
+def open_database(url: str) -> Database:
+    """`sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://…`. Raises `Misconfigured`."""
+    if url.startswith("sqlite:///"):
+        from tillgate.store.sqlite import SqliteDatabase
+
+        return SqliteDatabase(url.removeprefix("sqlite:///"))
+    if url.startswith(("postgresql://", "postgres://")):
+        from tillgate.store.postgresql import PostgresDatabase
+
+        return PostgresDatabase(url)
+    raise Misconfigured("the database URL must start with sqlite:/// or postgresql://")

@@ -1,0 +1,330 @@
+"""Merchants, their credentials, accounts and endpoints: read often, changed seldom, so remembered briefly.
+
+A change made by another process is seen within `_FRESH_S` seconds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.sql.elements import ClauseElement
+
+from tillgate.domain.errors import InvalidCredentials, NotFound
+from tillgate.store import tables as t
+from tillgate.store.database import Database, Tx
+from tillgate.store.ids import new_id
+from tillgate.store.journal import Journal
+from tillgate.store.sealing import Sealer
+from tillgate.webhooks import new_secret
+
+_FRESH_S: Final = 2.0
+_REMEMBERED: Final = 4096
+
+
+class MerchantSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a merchant may set for itself."""
+
+    callback_url: str | None = None  # where a payment without its own `callback_url` reports
+    payment_ttl_s: int = 900
+    late_money: str = "accept"  # accept | review
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A merchant's credentials with one provider."""
+
+    id: str
+    merchant_id: str
+    provider: str
+    name: str
+    config: Mapping[str, Any] = field(repr=False)
+    is_default: bool
+    priority: int
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    id: str
+    merchant_id: str
+    url: str
+    types: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
+    disabled: bool
+    disabled_why: str | None
+
+    def wants(self, kind: str) -> bool:
+        return not self.disabled and (not self.types or any(fnmatchcase(kind, one) for one in self.types))
+
+
+@dataclass(frozen=True, slots=True)
+class Merchant:
+    """A tenant, with all that its requests need to know."""
+
+    id: str
+    name: str
+    settings: MerchantSettings
+    webhook_secrets: tuple[str, ...] = field(repr=False)
+    accounts: tuple[Account, ...]
+    endpoints: tuple[Endpoint, ...]
+    credentials: Mapping[str, int | None]  # id → when it expires
+    disabled: bool
+
+    def account(self, name_or_id: str) -> Account | None:
+        return next((one for one in self.accounts if name_or_id in (one.id, one.name)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class NewCredential:
+    merchant_id: str
+    credential_id: str
+    api_key: str
+    api_secret: str = field(repr=False)  # shown once
+
+
+_MERCHANT = select(t.merchants).where(t.merchants.c.id == bindparam("id"))
+_MERCHANTS = select(t.merchants).order_by(t.merchants.c.id)
+_BY_NAME = select(t.merchants.c.id).where(t.merchants.c.name == bindparam("name"))
+_ACCOUNTS = select(t.accounts).where(t.accounts.c.merchant_id == bindparam("id"))
+_ORDERED_ACCOUNTS = _ACCOUNTS.order_by(t.accounts.c.priority, t.accounts.c.id)
+_ENDPOINTS = (
+    select(t.endpoints).where(t.endpoints.c.merchant_id == bindparam("id")).order_by(t.endpoints.c.id)
+)
+_CREDENTIALS = select(t.credentials).where(t.credentials.c.merchant_id == bindparam("id"))
+_BY_KEY = select(t.credentials).where(t.credentials.c.api_key == bindparam("api_key"))
+_ACCOUNT = select(t.accounts.c.merchant_id).where(t.accounts.c.id == bindparam("id"))
+_DEFAULT = select(t.accounts.c.id).where(
+    t.accounts.c.provider == bindparam("provider"),
+    t.accounts.c.is_default.is_(True),
+    t.accounts.c.disabled_at.is_(None),
+)
+
+
+class Directory:
+    def __init__(self, database: Database, journal: Journal, sealer: Sealer) -> None:
+        self._database = database
+        self._journal = journal
+        self._sealer = sealer
+        self._merchants: OrderedDict[str, tuple[float, Merchant | None]] = OrderedDict()
+        self._owners: dict[str, str] = {}
+
+    # --- reading ---
+
+    def known(self, merchant_id: str) -> Merchant | None:
+        """What is remembered and fresh, at once."""
+        found = self._merchants.get(merchant_id)
+        return found[1] if found is not None and monotonic() - found[0] < _FRESH_S else None
+
+    async def merchant(self, merchant_id: str) -> Merchant:
+        """Raises `NotFound`."""
+        found = self.known(merchant_id)
+        if found is None:
+            found = await self._load(merchant_id)
+            self._merchants[merchant_id] = monotonic(), found
+            self._merchants.move_to_end(merchant_id)
+            if len(self._merchants) > _REMEMBERED:
+                self._merchants.popitem(last=False)
+        if found is None:
+            raise NotFound("there is no such merchant")
+        return found
+
+    async def account(self, account_id: str) -> tuple[Merchant, Account]:
+        """An account by its id, with its merchant. Raises `NotFound`, also when it is disabled."""
+        owner = self._owners.get(account_id)
+        if owner is None:
+            rows = await self._database.read(_ACCOUNT, {"id": account_id})
+            if not rows:
+                raise NotFound()
+            owner = self._owners[account_id] = rows[0][0]
+        merchant = await self.merchant(owner)
+        account = merchant.account(account_id)
+        if account is None or account.disabled or merchant.disabled:
+            raise NotFound()
+        return merchant, account
+
+    async def default_account(self, provider: str) -> tuple[Merchant, Account]:
+        """The account that a provider's documented paths serve. Raises `NotFound`."""
+        rows = await self._database.read(_DEFAULT, {"provider": provider})
+        if len(rows) != 1:
+            raise NotFound(
+                f"no default account of {provider}" if not rows else f"several defaults of {provider}"
+            )
+        return await self.account(rows[0][0])
+
+    async def merchants(self) -> list[Merchant]:
+        return [await self.merchant(row[0]) for row in await self._database.read(_MERCHANTS)]
+
+    async def merchant_named(self, name: str) -> Merchant | None:
+        rows = await self._database.read(_BY_NAME, {"name": name})
+        return await self.merchant(rows[0][0]) if rows else None
+
+    async def authenticate(self, api_key: str, api_secret: str, now: int) -> tuple[Merchant, str]:
+        """The merchant and credential id of a key and secret. Raises `InvalidCredentials`."""
+        rows = await self._database.read(_BY_KEY, {"api_key": api_key})
+        stored = bytes(rows[0][3]) if rows else bytes(32)  # the same work for an unknown key
+        if not self._sealer.knows_secret(api_secret, stored) or not rows:
+            raise InvalidCredentials()
+        credential_id, merchant_id, expires_at = rows[0][0], rows[0][1], rows[0][5]
+        merchant = await self.merchant(merchant_id)
+        if merchant.disabled or (expires_at is not None and now >= expires_at):
+            raise InvalidCredentials()
+        return merchant, credential_id
+
+    async def _load(self, merchant_id: str) -> Merchant | None:
+        key = {"id": merchant_id}
+        rows = await self._database.read(_MERCHANT, key)
+        if not rows:
+            return None
+        row = rows[0]
+        return Merchant(
+            id=merchant_id,
+            name=row[1],
+            settings=msgspec.json.decode(row[2], type=MerchantSettings),
+            webhook_secrets=tuple(self._open(row[3], f"merchants:{merchant_id}:webhook_secrets")),
+            accounts=tuple([self._account(one) for one in await self._database.read(_ORDERED_ACCOUNTS, key)]),
+            endpoints=tuple([self._endpoint(one) for one in await self._database.read(_ENDPOINTS, key)]),
+            credentials={one[0]: one[5] for one in await self._database.read(_CREDENTIALS, key)},
+            disabled=row[5] is not None,
+        )
+
+    def _account(self, row: Sequence[Any]) -> Account:
+        config = self._open(row[4], f"accounts:{row[0]}:config")
+        return Account(row[0], row[1], row[2], row[3], config, bool(row[5]), row[6], row[8] is not None)
+
+    def _endpoint(self, row: Sequence[Any]) -> Endpoint:
+        known = self._open(row[4], f"endpoints:{row[0]}:secrets")
+        types = tuple(msgspec.json.decode(row[3]))
+        return Endpoint(row[0], row[1], row[2], types, tuple(known), row[6] is not None, row[7])
+
+    def _open(self, sealed: bytes, where: str) -> Any:
+        return msgspec.json.decode(self._sealer.open(bytes(sealed), where))
+
+    def _seal(self, value: Any, where: str) -> bytes:
+        return self._sealer.seal(msgspec.json.encode(value), where)
+
+    # --- changing ---
+
+    async def change(
+        self, *statements: tuple[ClauseElement, Mapping[str, Any]], taken: str = "taken"
+    ) -> None:
+        """Run statements in one commit and forget what was remembered. Raises `NotAllowed` on a clash."""
+        try:
+            await self._journal.run(_Change(statements, taken))
+        finally:
+            self._merchants.clear()
+
+    async def create_merchant(
+        self,
+        name: str,
+        now: int,
+        *,
+        settings: MerchantSettings | None = None,
+        api_key: str | None = None,
+        api_secret: str | None = None,
+    ) -> NewCredential:
+        merchant_id = new_id("mer_", now)
+        made = self._credential(merchant_id, now, api_key, api_secret)
+        sealed = self._seal([new_secret()], f"merchants:{merchant_id}:webhook_secrets")
+        row = {
+            "id": merchant_id,
+            "name": name,
+            "settings": msgspec.json.encode(settings or MerchantSettings()).decode(),
+            "webhook_secrets": sealed,
+            "created_at": now,
+            "disabled_at": None,
+        }
+        head = {"merchant_id": merchant_id, "seq": 0, "chain": merchant_id.encode()}
+        await self.change(
+            (insert(t.merchants), row),
+            (insert(t.heads), head),
+            (insert(t.credentials), self._credential_row(made, now)),
+            taken=f"there is a merchant named {name} or with this API key already",
+        )
+        return made
+
+    async def rotate_merchant(self, merchant_id: str, now: int, overlap_ms: int) -> NewCredential:
+        """A new key and secret; the old ones go on for `overlap_ms`."""
+        await self.merchant(merchant_id)
+        made = self._credential(merchant_id, now, None, None)
+        ending = (
+            update(t.credentials)
+            .where(t.credentials.c.merchant_id == bindparam("owner"), t.credentials.c.expires_at.is_(None))
+            .values(expires_at=bindparam("ends"))
+        )
+        await self.change(
+            (ending, {"owner": merchant_id, "ends": now + overlap_ms}),
+            (insert(t.credentials), self._credential_row(made, now)),
+        )
+        return made
+
+    async def create_account(
+        self,
+        merchant_id: str,
+        provider: str,
+        name: str,
+        config: Mapping[str, Any],
+        now: int,
+        *,
+        is_default: bool = False,
+        priority: int = 0,
+    ) -> str:
+        account_id = new_id("acc_", now)
+        row = {
+            "id": account_id,
+            "merchant_id": merchant_id,
+            "provider": provider,
+            "name": name,
+            "config": self._seal(dict(config), f"accounts:{account_id}:config"),
+            "is_default": is_default,
+            "priority": priority,
+            "created_at": now,
+            "disabled_at": None,
+        }
+        await self.change((insert(t.accounts), row), taken=f"there is an account named {name} already")
+        return account_id
+
+    async def disable_endpoint(self, endpoint_id: str, why: str, now: int) -> None:
+        off = (
+            update(t.endpoints)
+            .where(t.endpoints.c.id == bindparam("endpoint"), t.endpoints.c.disabled_at.is_(None))
+            .values(disabled_at=bindparam("at"), disabled_why=bindparam("why"))
+        )
+        await self.change((off, {"endpoint": endpoint_id, "at": now, "why": why}))
+
+    def _credential(
+        self, merchant_id: str, now: int, api_key: str | None, secret: str | None
+    ) -> NewCredential:
+        return NewCredential(
+            merchant_id,
+            new_id("cred_", now),
+            api_key or f"key_{secrets.token_hex(12)}",
+            secret or f"secret_{secrets.token_urlsafe(32)}",
+        )
+
+    def _credential_row(self, made: NewCredential, now: int) -> dict[str, Any]:
+        return {
+            "id": made.credential_id,
+            "merchant_id": made.merchant_id,
+            "api_key": made.api_key,
+            "secret_hash": self._sealer.hash_secret(made.api_secret),
+            "created_at": now,
+            "expires_at": None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    statements: Sequence[tuple[ClauseElement, Mapping[str, Any]]]
+    taken: str
+
+    async def run(self, tx: Tx, now: int) -> None:
+        for statement, params in self.statements:
+            await tx.execute(statement, params)

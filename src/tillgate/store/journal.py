@@ -1,0 +1,288 @@
+"""The hub's only commit. Whatever commands are waiting are decided and committed together.
+
+No timer: a batch is what gathered while the one before it was being committed, up to a cap. The facts of all
+its commands are loaded in one statement per table, they are decided one after another, their plans are
+written in one statement per table, and nobody is answered before the commit is durable.
+
+A merchant's row in `heads` is locked first, in one order everywhere: so all that happens to one merchant is
+in one line, across any number of processes, and its events are numbered without a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+from sqlalchemy import Table
+
+from tillgate.domain.errors import NotAllowed, NotFound, TillgateError, Unavailable
+from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
+from tillgate.store import tables
+from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of, row_of
+from tillgate.store.database import Conflict, Database, Tx
+from tillgate.store.ids import now_ms
+from tillgate.store.statements import Row, changing, columns, key
+
+T = TypeVar("T")
+_BATCH: Final = 256
+_WAITING: Final = 20_000
+_REPLAYS: Final = 8
+
+log = structlog.get_logger("tillgate.journal")
+
+
+class Sql(Protocol[T]):  # type: ignore[misc]
+    """Work that is SQL by nature (claims, configuration): it runs in the batch, after the decisions."""
+
+    async def run(self, tx: Tx, now: int) -> T:
+        """An attribute `taken` says what a conflict means to its caller; without one it is tried again."""
+
+
+class Journal:
+    def __init__(self, database: Database, clock: Callable[[], int] = now_ms) -> None:
+        self._database = database
+        self._clock = clock
+        self._waiting: deque[tuple[Command[Any] | Sql[Any], asyncio.Future[Any]]] = deque()
+        self._bell = asyncio.Event()
+        self._writers: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        self._writers = [
+            asyncio.create_task(self._write(), name=f"journal-{n}") for n in range(self._database.writers)
+        ]
+
+    async def stop(self) -> None:
+        """Commit what is waiting, then end."""
+        self._stopping = True
+        self._bell.set()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+
+    def submit(self, command: Command[T]) -> asyncio.Future[T]:
+        """Await the result for the answer that is safe to give: it is on disk. Raises what `decide` raises,
+        or `Unavailable` when nothing was changed."""
+        return self._enqueue(command)
+
+    def run(self, work: Sql[T]) -> asyncio.Future[T]:
+        return self._enqueue(work)
+
+    def _enqueue(self, item: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._stopping or len(self._waiting) >= _WAITING:
+            future.set_exception(Unavailable())
+            return future
+        self._waiting.append((item, future))
+        self._bell.set()
+        return future
+
+    async def _write(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._stopping:
+                    return
+                self._bell.clear()
+                await self._bell.wait()
+                continue
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
+            batch = [(item, future) for item, future in batch if not future.done()]  # the asker has left
+            try:
+                await self._commit(batch)
+            except Exception as error:  # noqa: BLE001 - the writer must outlive any one batch
+                log.error("batch failed", error=type(error).__name__)
+                _fail(batch, error)
+
+    async def _commit(self, batch: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
+        try:
+            outcomes = await self._transact([item for item, _ in batch])
+        except Unavailable as error:
+            _fail(batch, error)
+            return
+        except Conflict as conflict:
+            if len(batch) == 1 and hasattr(batch[0][0], "taken"):
+                _resolve(batch[0][1], None, NotAllowed(batch[0][0].taken))
+                return
+            if len(batch) == 1:
+                await self._replay(*batch[0], conflict)
+                return
+            for item in batch:
+                await self._commit([item])
+            return
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            _resolve(future, *outcome)
+
+    async def _replay(self, item: Any, future: asyncio.Future[Any], conflict: Conflict) -> None:
+        for round_ in range(_REPLAYS):
+            await asyncio.sleep(0.002 * 2**round_)
+            try:
+                [outcome] = await self._transact([item])
+            except Conflict as again:
+                conflict = again
+                continue
+            except Unavailable as error:
+                _fail([(item, future)], error)
+                return
+            _resolve(future, *outcome)
+            return
+        log.warning("gave up after conflicts", conflict=str(conflict))
+        _fail([(item, future)], Unavailable())
+
+    async def _transact(self, items: Sequence[Any]) -> list[tuple[Any, Exception | None]]:
+        book = Book(self._clock())
+        async with self._database.begin() as tx:
+            await _load(tx, book, [item for item in items if hasattr(item, "decide")])
+            outcomes: list[tuple[Any, Exception | None]] = []
+            for item in items:
+                if not hasattr(item, "decide"):
+                    outcomes.append((await item.run(tx, book.now), None))
+                    continue
+                plan = Plan(book)
+                try:
+                    if item.merchant_id not in book.heads:
+                        raise NotFound("there is no such merchant")
+                    result = item.decide(plan)
+                except TillgateError as error:
+                    outcomes.append((None, error))
+                except Exception as error:
+                    log.error("a decision failed", command=type(item).__name__, exc_info=True)
+                    outcomes.append((None, error))
+                else:
+                    book.merge(item.merchant_id, plan)
+                    outcomes.append((result, None))
+            await _store(tx, book)
+        return outcomes
+
+
+def _resolve(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():  # the asker has left; what was decided stands
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(Unavailable() if isinstance(error, Unavailable) else error)
+
+
+# --- facts in -----------------------------------------------------------------------------------------------
+
+
+async def _load(tx: Tx, book: Book, commands: Sequence[Command[Any]]) -> None:
+    if not commands:
+        return
+    merchants = sorted({command.merchant_id for command in commands})
+    for merchant_id, seq, chain in await tx.select(
+        tables.heads, ("merchant_id",), _keys(merchants), lock=True
+    ):
+        book.heads[merchant_id] = seq, bytes(chain)
+    needs = [command.needs() for command in commands]
+    await _load_records(tx, book, needs)
+    answers = {digest for need in needs for digest in need.idempotency}
+    for row in await tx.select(tables.idempotency, ("digest",), _keys(answers)) if answers else ():
+        book.remembered[row[0]] = Remembered(*row)
+        book.known_answers.add(row[0])
+    seen = {digest for need in needs for digest in need.seen}
+    for row in await tx.select(tables.inbound, ("digest",), _keys(seen)) if seen else ():
+        book.seen.add(row[_INBOUND_DIGEST])
+
+
+async def _load_records(tx: Tx, book: Book, needs: Sequence[Needs]) -> None:
+    async def load(kind: type[Any], by: tuple[str, ...], keys: Iterable[Row]) -> list[Any]:
+        wanted = list(keys)
+        rows = await tx.select(TABLE_OF[kind], by, wanted) if wanted else ()
+        found = [record_of(kind, row) for row in rows]
+        for record in found:
+            book.load(record)
+        return found
+
+    orders = _keys({order for need in needs for order in need.orders})
+    payments = await load(Payment, ("order_key",), orders)
+    await load(StandingOrder, ("order_key",), orders)
+    await load(StandingOrder, ("id",), _keys({one for need in needs for one in need.standing}))
+    attempts = await load(Attempt, ("id",), _keys({one for need in needs for one in need.attempts}))
+    attempts += await load(
+        Attempt, ("account_id", "external_id"), {pair for need in needs for pair in need.externals}
+    )
+    refunds = await load(Refund, ("id",), _keys({one for need in needs for one in need.refunds}))
+    named = {one for need in needs for one in need.payments}
+    named |= {record.payment_id for record in (*attempts, *refunds)}
+    known = {payment.id for payment in payments}
+    payments += await load(Payment, ("id",), _keys(named - known))
+    await load(Attempt, ("payment_id",), _keys({payment.id for payment in payments}))
+    await load(
+        StandingOrder, ("id",), _keys({payment.standing_id for payment in payments if payment.standing_id})
+    )
+
+
+def _keys(values: Iterable[Any]) -> list[Row]:
+    return [(value,) for value in values]
+
+
+_INBOUND_DIGEST: Final = columns(tables.inbound).index("digest")
+
+# --- plan out -----------------------------------------------------------------------------------------------
+
+
+async def _store(tx: Tx, book: Book) -> None:
+    for kind, table in TABLE_OF.items():
+        await _store_records(tx, book, kind, table)
+    for table, rows in (
+        (tables.events, book.new_events),
+        (tables.postings, book.new_postings),
+        (tables.deliveries, book.new_deliveries),
+        (tables.inbound, book.new_inbound),
+    ):
+        if rows:
+            await tx.insert(table, rows)
+    if book.moved:
+        await tx.upsert(
+            tables.balances, [(*at, book.moved[at]) for at in sorted(book.moved)], added="amount_minor"
+        )
+    await _store_due(tx, book)
+    await _store_answers(tx, book)
+    if book.new_events:
+        merchants = {row[0] for row in book.new_events}
+        await tx.update(tables.heads, [(*book.heads[one], one) for one in sorted(merchants)])
+
+
+async def _store_records(tx: Tx, book: Book, kind: type[Any], table: Table) -> None:
+    new: list[Row] = []
+    old: list[Row] = []
+    names = (*changing(table), *key(table))
+    for record_id, version in book.before.items():
+        record = book.records[record_id]
+        if type(record) is not kind:
+            continue
+        if version is None:
+            new.append(row_of(record))
+        else:
+            old.append([*(getattr(record, name) for name in names), version])
+    if old:  # first, so that an attempt that ends makes room for the next one's unique `live_of`
+        await tx.update(table, old, guarded=True)
+    if new:
+        await tx.insert(table, new)
+
+
+async def _store_due(tx: Tx, book: Book) -> None:
+    wanted = [row for row in book.due.values() if row is not None]
+    done = [(due_id,) for due_id, row in book.due.items() if row is None]
+    if wanted:
+        await tx.upsert(tables.due, wanted)
+    if done:
+        await tx.delete(tables.due, done)
+
+
+async def _store_answers(tx: Tx, book: Book) -> None:
+    new = [astuple(book.remembered[digest]) for digest in book.answered if digest not in book.known_answers]
+    old = [book.remembered[digest] for digest in book.answered if digest in book.known_answers]
+    if new:
+        await tx.insert(tables.idempotency, new)
+    if old:
+        await tx.update(tables.idempotency, [(one.status, one.body, one.digest) for one in old])

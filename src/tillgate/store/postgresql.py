@@ -1,0 +1,124 @@
+"""PostgreSQL over asyncpg: two writer connections per process: one gathers while the other commits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Table
+from sqlalchemy.sql.elements import ClauseElement
+
+from tillgate.domain.errors import Unavailable
+from tillgate.store import statements
+from tillgate.store.database import Conflict
+from tillgate.store.statements import Row
+
+_AGAIN = (
+    asyncpg.UniqueViolationError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class PostgresDatabase:
+    engine: statements.Engine = "postgresql"
+    writers = 2
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._writing: asyncpg.Pool | None = None
+        self._reading: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        try:
+            # Writers look up by key only; a plan made while a table was empty must not scan it for ever.
+            self._writing = await self._pool(0, self.writers, enable_seqscan="off")
+            self._reading = await self._pool(0, 4, default_transaction_read_only="on")
+            async with self._writing.acquire():
+                pass
+        except _AWAY as error:
+            raise Unavailable("the database cannot be reached") from error
+
+    async def _pool(self, low: int, high: int, **settings: str) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            self._url,
+            min_size=low,
+            max_size=high,
+            timeout=5,
+            command_timeout=30,
+            max_inactive_connection_lifetime=0,
+            reset=_as_is,
+            server_settings={"application_name": "tillgate", "lock_timeout": "10000", **settings},
+        )
+
+    async def close(self) -> None:
+        for pool in (self._writing, self._reading):
+            if pool is not None:
+                pool.terminate() if pool.is_closing() else await pool.close()
+        self._writing = self._reading = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[_Tx]:
+        assert self._writing is not None, "open() first"
+        try:
+            async with self._writing.acquire(timeout=5) as connection, connection.transaction():
+                yield _Tx(connection)
+        except _AGAIN as error:
+            raise Conflict(str(error)) from error
+        except _AWAY as error:
+            raise Unavailable() from error
+
+    async def read(self, statement: ClauseElement, params: Mapping[str, Any] | None = None) -> list[Row]:
+        assert self._reading is not None, "open() first"
+        made = statements.compiled("postgresql", statement)
+        try:
+            async with self._reading.acquire(timeout=5) as connection:
+                return [tuple(row) for row in await connection.fetch(made.text, *made.bind(params or {}))]
+        except _AWAY as error:
+            raise Unavailable() from error
+
+
+class _Tx:
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def select(
+        self, table: Table, by: tuple[str, ...], keys: Sequence[Row], lock: bool = False
+    ) -> list[Row]:
+        if not keys:
+            return []
+        text = statements.select_by("postgresql", table, by, lock)
+        return await self._connection.fetch(text, *_arrays(keys))  # type: ignore[no-any-return]
+
+    async def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        await self._connection.execute(statements.insert("postgresql", table), *_arrays(rows))
+
+    async def upsert(self, table: Table, rows: Sequence[Row], added: str | None = None) -> None:
+        await self._connection.execute(statements.upsert("postgresql", table, added), *_arrays(rows))
+
+    async def update(self, table: Table, rows: Sequence[Row], guarded: bool = False) -> None:
+        tag = await self._connection.execute(statements.update("postgresql", table, guarded), *_arrays(rows))
+        done = int(tag.rpartition(" ")[2])
+        if done != len(rows):
+            raise Conflict(f"{table.name}: {len(rows) - done} rows changed under us")
+
+    async def delete(self, table: Table, keys: Sequence[Row]) -> None:
+        await self._connection.execute(statements.delete("postgresql", table), *_arrays(keys))
+
+    async def execute(self, statement: ClauseElement, params: Mapping[str, Any]) -> list[Row]:
+        made = statements.compiled("postgresql", statement)
+        return [tuple(row) for row in await self._connection.fetch(made.text, *made.bind(params))]
+
+
+async def _as_is(_connection: Any) -> None:
+    """Our transactions leave nothing to reset, and a reset costs a round trip per batch."""
+
+
+def _arrays(rows: Sequence[Row]) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True))

@@ -1,0 +1,133 @@
+"""SQL text for the write path, made once per table and engine from the one definition in `tables`.
+
+SQLite runs a prepared statement once per row (a call is microseconds, in process); PostgreSQL gets all rows
+of a batch as arrays in one round trip. Everything else is SQLAlchemy Core, compiled once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeAlias
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.sql.elements import ClauseElement
+
+Engine: TypeAlias = Literal["sqlite", "postgresql"]
+Row: TypeAlias = Sequence[Any]
+
+_DIALECTS: dict[Engine, Any] = {"sqlite": sqlite.dialect(), "postgresql": asyncpg.dialect()}  # type: ignore[no-untyped-call]
+
+
+def columns(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns)
+
+
+def key(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.primary_key.columns)
+
+
+@cache
+def changing(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns if not column.info.get("fixed"))
+
+
+def _array(table: Table, name: str, number: int) -> str:
+    kind = table.columns[name].type.compile(_DIALECTS["postgresql"])
+    return f"${number}::{kind}[]"
+
+
+def _arrays(table: Table, names: Sequence[str]) -> str:
+    return ", ".join(_array(table, name, number) for number, name in enumerate(names, 1))
+
+
+@cache
+def select_by(engine: Engine, table: Table, by: tuple[str, ...], lock: bool = False) -> str:
+    wanted = ", ".join(f"t.{name}" for name in columns(table))
+    if engine == "sqlite":
+        return f"SELECT {wanted} FROM {table.name} t WHERE " + " AND ".join(f"t.{name} = ?" for name in by)
+    match = " AND ".join(f"t.{name} = k.{name}" for name in by)
+    keys = f"unnest({_arrays(table, by)}) AS k({', '.join(by)})"
+    text = f"SELECT {wanted} FROM {table.name} t JOIN {keys} ON {match}"
+    # One order everywhere, so that two batches never wait for each other in a circle.
+    return f"{text} ORDER BY {', '.join(f't.{name}' for name in by)} FOR UPDATE OF t" if lock else text
+
+
+@cache
+def insert(engine: Engine, table: Table) -> str:
+    names = columns(table)
+    head = f"INSERT INTO {table.name} ({', '.join(names)}) "
+    if engine == "sqlite":
+        return head + f"VALUES ({', '.join('?' * len(names))})"
+    return head + f"SELECT * FROM unnest({_arrays(table, names)})"
+
+
+@cache
+def upsert(engine: Engine, table: Table, added: str | None = None) -> str:
+    """Insert, or overwrite what varies; `added` names the one column that is added to instead."""
+    names = [added] if added else changing(table)
+    sets = ", ".join(
+        f"{name} = {f'{table.name}.{name} + ' if name == added else ''}excluded.{name}" for name in names
+    )
+    where = "WHERE true " if engine == "postgresql" else ""  # ends the SELECT before ON CONFLICT
+    return f"{insert(engine, table)} {where}ON CONFLICT ({', '.join(key(table))}) DO UPDATE SET {sets}"
+
+
+@cache
+def update(engine: Engine, table: Table, guarded: bool = False) -> str:
+    """Overwrite what varies, by key; `guarded` also demands the version before (the last parameter)."""
+    names, keys = changing(table), key(table)
+    if engine == "sqlite":
+        sets = ", ".join(f"{name} = ?" for name in names)
+        where = " AND ".join([f"{name} = ?" for name in keys] + ["version = ?"] * guarded)
+        return f"UPDATE {table.name} SET {sets} WHERE {where}"
+    given = [*names, *keys]
+    sets = ", ".join(f"{name} = v.{name}" for name in names)
+    where = " AND ".join(
+        [f"t.{name} = v.{name}" for name in keys] + ["t.version = v.version_before"] * guarded
+    )
+    arrays, aliases = _arrays(table, given), ", ".join(given)
+    if guarded:
+        arrays, aliases = f"{arrays}, ${len(given) + 1}::BIGINT[]", f"{aliases}, version_before"
+    return f"UPDATE {table.name} t SET {sets} FROM unnest({arrays}) AS v({aliases}) WHERE {where}"
+
+
+@cache
+def delete(engine: Engine, table: Table) -> str:
+    keys = key(table)
+    if engine == "sqlite":
+        return f"DELETE FROM {table.name} WHERE " + " AND ".join(f"{name} = ?" for name in keys)
+    match = " AND ".join(f"t.{name} = k.{name}" for name in keys)
+    given = f"unnest({_arrays(table, keys)}) AS k({', '.join(keys)})"
+    return f"DELETE FROM {table.name} t USING {given} WHERE {match}"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A Core statement as one engine's text, and the order of its parameters."""
+
+    text: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def bind(self, params: Mapping[str, Any]) -> list[Any]:
+        return [params[name] if name in params else self.constants[name] for name in self.names]
+
+
+_compiled: OrderedDict[tuple[Engine, int], tuple[ClauseElement, Compiled]] = OrderedDict()
+
+
+def compiled(engine: Engine, statement: ClauseElement) -> Compiled:
+    """Hot statements are module constants, so identity is a good key (kept alive here, up to a bound)."""
+    found = _compiled.get((engine, id(statement)))
+    if found is None:
+        made: Any = statement.compile(dialect=_DIALECTS[engine], compile_kwargs={"render_postcompile": True})
+        found = statement, Compiled(str(made), tuple(made.positiontup or ()), dict(made.params))
+        _compiled[engine, id(statement)] = found
+        if len(_compiled) > 512:
+            _compiled.popitem(last=False)
+    return found[1]
