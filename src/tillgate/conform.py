@@ -134,7 +134,7 @@ class Report:
 
 
 class Wire:
-    """What a check talks through: it sends to the target, records every exchange and keeps secrets out of it."""
+    """What a check talks through: it sends, records every exchange and keeps secrets out of the record."""
 
     def __init__(self, target: Target, session: aiohttp.ClientSession) -> None:
         self.target = target

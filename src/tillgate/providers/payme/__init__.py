@@ -1,0 +1,23 @@
+"""Payme (Uzbekistan): the Merchant API it calls us by, its checkout links, its Subscribe API."""
+
+from __future__ import annotations
+
+from tillgate.providers.payme.config import Config
+from tillgate.providers.payme.connector import Payme
+from tillgate.spi import Channel, Provider
+
+PROVIDER = Provider(
+    name="payme",
+    title="Payme",
+    config=Config,
+    channels=(Channel("payme", "Payme", "UZS", min_minor=1, max_minor=10**13),),
+    connect=Payme,
+    example={
+        "merchant_id": "587f72c72cac0d162c722ae2",
+        "test_key": "an-example-test-key-of-36-characters",
+        "sandbox": True,
+        "account_fields": ["order_id"],
+    },
+    secrets=frozenset({"key", "previous_key", "test_key"}),
+    paths={"/payments/payme/webhook": "Payme Merchant API"},
+)
