@@ -1,4 +1,4 @@
-"""The guard before URLs that merchants give us: hostile spellings, and addresses that are not to be called."""
+"""The guard before URLs that merchants give us: hostile spellings, and addresses not to be called."""
 
 from __future__ import annotations
 
