@@ -300,7 +300,7 @@ fc00:: fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff
 fe80:: febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff
 fec0:: feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff
 ff00:: ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff
-fe80::1%eth0 2606:4700::1111%eth0
+fe80::1%eth0 2606:4700::1111%eth0 64:ff9b::8.8.8.8%eth0
 """)
 
 PUBLIC = words("""

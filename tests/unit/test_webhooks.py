@@ -111,9 +111,15 @@ def test_signing_without_a_secret_is_refused() -> None:
         "whsec_" + "A" * 92,
         "whsec_ümlaut",
         "whsec_ a b c d",
+        "whsec_" + "AAAA AAAA" * 4,
+        "whsec_" + "A" * 32 + "\n",
+        "whsec_" + "_-" * 16,
     ],
-    ids=["empty", "prefix", "23 bytes", "short", "69 bytes", "not ascii", "spaces"],
-)
+    ids=[
+        "empty", "prefix", "23 bytes", "short", "69 bytes", "not ascii", "spaces",
+        "space inside", "line end", "base64url",
+    ],
+)  # fmt: skip
 def test_a_weak_or_broken_secret_is_refused_and_not_repeated(secret: str) -> None:
     for call in (
         lambda: sign([secret], MESSAGE_ID, TIMESTAMP, BODY),
