@@ -1,0 +1,186 @@
+"""Click's SHOP API: Click calls us with signed forms, Prepare then Complete, and waits for our answer.
+
+Prepare asks to reserve an order; Complete with `error=0` says that the payer was debited, with a negative
+`error` that the transaction is given up. The last is no question: it is told, not asked, and can therefore
+never give back what was settled (the official matrix, scenario 8).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tillgate.domain.dialogue import Ask, Hint, Look, Noise, Record, Reserve, Settle, Tell
+from tillgate.domain.errors import (
+    AlreadyClosed,
+    AlreadyPaid,
+    Busy,
+    NotCancellable,
+    Refusal,
+    TryLater,
+    Unauthenticated,
+    UnknownMethod,
+    UnknownReference,
+    UnknownTransaction,
+    Unreadable,
+    WrongAmount,
+)
+from tillgate.domain.payment import Attempt, Closed
+from tillgate.providers.click import request as shop
+from tillgate.providers.click.config import Config, checked
+from tillgate.providers.click.links import pay_link
+from tillgate.providers.click.request import COMPLETE, PREPARE, Request
+from tillgate.spi import Heard, Inbound, Order, Reply, Show
+
+SUCCESS: Final = 0
+SIGN_FAILED: Final = -1
+WRONG_AMOUNT: Final = -2
+UNKNOWN_ACTION: Final = -3
+ALREADY_PAID: Final = -4
+UNKNOWN_ORDER: Final = -5
+UNKNOWN_TRANSACTION: Final = -6
+NOT_UPDATED: Final = -7
+BAD_REQUEST: Final = -8
+CANCELLED: Final = -9
+
+NOTES: Final[dict[int, str]] = {
+    SUCCESS: "Success",
+    SIGN_FAILED: "SIGN CHECK FAILED!",
+    WRONG_AMOUNT: "Incorrect parameter amount",
+    UNKNOWN_ACTION: "Action not found",
+    ALREADY_PAID: "Already paid",
+    UNKNOWN_ORDER: "User does not exist",
+    UNKNOWN_TRANSACTION: "Transaction does not exist",
+    NOT_UPDATED: "Failed to update user",
+    BAD_REQUEST: "Error in request from click",
+    CANCELLED: "Transaction cancelled",
+}
+"""Click's words for its codes (SHOP API, errors)."""
+
+REFUSALS: Final[dict[type[Refusal], int]] = {
+    Unauthenticated: SIGN_FAILED,
+    WrongAmount: WRONG_AMOUNT,
+    UnknownMethod: UNKNOWN_ACTION,
+    AlreadyPaid: ALREADY_PAID,
+    UnknownReference: UNKNOWN_ORDER,
+    UnknownTransaction: UNKNOWN_TRANSACTION,
+    TryLater: NOT_UPDATED,
+    Unreadable: BAD_REQUEST,
+    AlreadyClosed: CANCELLED,
+    NotCancellable: CANCELLED,
+    # Click has no word for "another transaction holds this order". -9 ends this one and no other: Click then
+    # sends the Complete that cancels it, and the payer may begin again.
+    Busy: CANCELLED,
+}
+
+
+class Click:
+    """The SHOP API of one Click service. Hears and invites; needs no network."""
+
+    refusals = REFUSALS
+
+    def __init__(self, config: Config) -> None:
+        """Raises `Misconfigured`."""
+        self._config = checked(config)
+
+    def hear(self, call: Inbound) -> Heard:
+        """Raises a `Refusal`: -8, -1, -3 or -2 in Click's own order, before anything is looked up."""
+        if call.method != "POST":
+            raise Unreadable("Click sends POST only")
+        request = shop.read(self._config, call.body)
+        return Heard(self._message(request, call), request)
+
+    def answer(self, call: Inbound, heard: Heard | None, outcome: Record | Refusal | None) -> Reply:
+        """Always HTTP 200: Click reads the code in the body."""
+        if heard is None:
+            code = REFUSALS[type(outcome)] if isinstance(outcome, Refusal) else NOT_UPDATED
+            return _json({"error": code, "error_note": NOTES[code]})
+        request: Request = heard.echo
+        code = _code(call, heard.message, request, outcome)
+        body: dict[str, object] = {
+            "click_trans_id": request.click_trans_id,
+            "merchant_trans_id": request.merchant_trans_id,
+        }
+        if request.action == PREPARE:
+            if code == SUCCESS:
+                body["merchant_prepare_id"] = request.prepare_id
+        else:
+            body["merchant_confirm_id"] = request.prepare_id if code in (SUCCESS, ALREADY_PAID) else None
+        return _json(body | {"error": code, "error_note": NOTES[code]})
+
+    def invite(self, order: Order) -> Show | None:
+        """The pay link, which is also what the QR says."""
+        link = pay_link(self._config, order.order_id, order.amount, return_url=order.return_url)
+        return Show("redirect", qr_string=link, url=link)
+
+    def _message(self, request: Request, call: Inbound) -> Ask | Tell:
+        external_id = str(request.click_trans_id)
+        if request.action == PREPARE:
+            return Reserve(
+                external_id,
+                request.merchant_trans_id,
+                request.amount,
+                provider_at=request.signed_at,
+                # by our clock: an order must not stay held because Click's clock is wrong
+                expires_at=call.received_at + self._config.reserve_minutes * 60_000,
+                details=details(request.click_paydoc_id),
+            )
+        if not request.linked:
+            return Look(external_id)  # changes nothing; `answer` says what is wrong with it
+        if request.error == 0:
+            return Settle(external_id, request.amount)
+        reason = f"click {request.error} {request.note}".strip()
+        return Tell((Closed("cancelled", reason),), external_id=external_id)
+
+
+def details(click_paydoc_id: int) -> str:
+    """What is kept with the transaction: Click's payment number, which reversal and fiscal calls need."""
+    return msgspec.json.encode({"click_paydoc_id": click_paydoc_id}).decode()
+
+
+def _code(
+    call: Inbound,
+    message: Ask | Tell | Hint | Noise,
+    request: Request,
+    outcome: Record | Refusal | None,
+) -> int:
+    if isinstance(outcome, Refusal):
+        given_up = request.error < 0 and isinstance(outcome, UnknownTransaction)
+        return CANCELLED if given_up else REFUSALS[type(outcome)]
+    if outcome is None or isinstance(message, Tell):
+        return CANCELLED  # Click's error page: a negative error is answered -9, whatever we hold
+    if not _same_order(request, outcome):
+        return UNKNOWN_ORDER
+    if isinstance(message, Look):
+        return _mislinked(request, outcome)
+    if isinstance(message, Settle) and _settled_before(call, outcome.attempt):
+        return ALREADY_PAID
+    return SUCCESS
+
+
+def _same_order(request: Request, record: Record) -> bool:
+    """One click_trans_id belongs to one order for ever, whichever of the two the record was found by."""
+    payment, attempt = record.payment, record.attempt
+    if payment is None or attempt is None:
+        return True
+    return payment.order_id == request.merchant_trans_id and payment.id == attempt.payment_id
+
+
+def _mislinked(request: Request, record: Record) -> int:
+    """A Complete whose merchant_prepare_id is not ours, judged in the order of Click's template."""
+    attempt = record.attempt
+    if attempt is not None and attempt.amount_minor != request.amount.minor:
+        return WRONG_AMOUNT
+    if attempt is not None and attempt.phase == "paid" and request.action == COMPLETE and not request.error:
+        return ALREADY_PAID
+    return UNKNOWN_TRANSACTION
+
+
+def _settled_before(call: Inbound, attempt: Attempt | None) -> bool:
+    """Whether this Complete found the transaction paid; one that raced with the first is answered like it."""
+    return attempt is not None and attempt.paid_at is not None and attempt.paid_at < call.received_at
+
+
+def _json(body: dict[str, object]) -> Reply:
+    return Reply(200, msgspec.json.encode(body), "application/json; charset=utf-8")
