@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from support.qr_codes import crc, signed
 from tillgate import qr
 from tillgate.domain.money import Money
 from tillgate.qr import QrError
-
-
-def crc(text: str) -> str:
-    """CRC-16/CCITT-FALSE bit by bit, sharing nothing with the code under test."""
-    register = 0xFFFF
-    for byte in text.encode():
-        register ^= byte << 8
-        for _ in range(8):
-            register = (register << 1) ^ 0x1021 if register & 0x8000 else register << 1
-            register &= 0xFFFF
-    return f"{register:04X}"
-
-
-def signed(body: str) -> str:
-    return body + "6304" + crc(body + "6304")
-
 
 EMVCO = (
     "00020101021229300012D156000000000510A93FO3230Q31280012D15600000001030812345678520441115802CN5914"

@@ -58,17 +58,20 @@ def scan(png: bytes) -> Any:
     [
         SANDBOX,
         CJK,
+        "000201CAFÉ",
+        "点茗",
         "upi://pay?pa=nadeem@npci&pn=nadeem%20chinna&am=10&cu=INR",
         "https://example.com/pay/abc",
         "1",
         "000201" + "x" * 294,
     ],
-    ids=["sandbox", "other scripts", "upi", "web", "one digit", "300 characters"],
+    ids=["sandbox", "other scripts", "Latin-1", "kanji", "upi", "web", "one digit", "300 characters"],
 )
 @pytest.mark.parametrize("scale", [2, 8])
 def test_a_picture_is_read_back_exactly(text: str, scale: int) -> None:
     barcode = scan(qr.png(text, scale))
     assert barcode.text == text
+    assert barcode.bytes == text.encode(), "UTF-8, whatever smaller encoding would do"
     assert barcode.format == zxingcpp.BarcodeFormat.QRCode, "never a micro code"
     assert "]Q1" in barcode.symbology_identifier, "no ECI marker"
 

@@ -14,7 +14,7 @@ from typing import Final
 from .emv import DYNAMIC, STATIC, Qr, amount_text, decode, encode, sign
 from .lint import Severity, lint
 from .profiles import DUITNOW, QRIS, SANDBOX, SANDBOX_GUID, VIETQR, Profile
-from .tlv import MAX_VALUE, Fields, QrError, write
+from .tlv import MAX_VALUE, Fields, QrError, fold, write
 
 MAX_SANDBOX_REF: Final = MAX_VALUE - len(SANDBOX_GUID) - 8
 
@@ -181,7 +181,7 @@ def sandbox_qris(payment_ref: str, amount_minor: int, merchant_name: str, city: 
 
 def sandbox_ref(qr: Qr) -> str | None:
     """The `payment_ref` a sandbox code was made for; None for every other code."""
-    return qr.get("80.01") if qr.sandbox and (qr.get("80.00") or "").upper() == SANDBOX_GUID else None
+    return qr.get("80.01") if qr.sandbox and fold(qr.get("80.00") or "") == SANDBOX_GUID else None
 
 
 def _shown(text: str, limit: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from tillgate.domain.money import Money, MoneyError
 
 from .profiles import CURRENCIES, NUMERIC, PRIMITIVES, SANDBOX, Profile, Template, recognise
-from .tlv import DataObject, Fields, QrError, check_text, crc16, find, parse, write
+from .tlv import DataObject, Fields, QrError, check_text, crc16, find, fold, parse, write
 
 STATIC: Final = "11"
 DYNAMIC: Final = "12"
@@ -272,13 +272,13 @@ def _account(
         guid = ""
     known = recognise(item, indonesian=indonesian)
     if known is None:
-        return item, Payee(item.tag, "", guid.upper(), fields=_leaves(item.children)), None
+        return item, Payee(item.tag, "", fold(guid), fields=_leaves(item.children)), None
     profile, template = known
     item = _descend(item, template, profile, problems)
     payee = Payee(
         item.tag,
         profile.name,
-        guid.upper(),
+        fold(guid),
         item.get(template.acquirer) or "",
         item.get(template.account) or "",
         item.get(template.service) or "",
@@ -327,7 +327,7 @@ def _leaves(children: tuple[DataObject, ...], path: str = "") -> tuple[tuple[str
         if child.children:
             found.extend(_leaves(child.children, here + "."))
         elif here == "00":
-            found.append((here, child.value.upper()))
+            found.append((here, fold(child.value)))
         else:
             found.append((here, child.value))
     return tuple(found)

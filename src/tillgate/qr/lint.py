@@ -157,8 +157,8 @@ def _amount(qr: Qr) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "54", "zero on a static code is read as an open amount", FIELD)
     elif not qr.dynamic:
         yield Finding(Severity.INFO, "54", "a static code with an amount: every payer pays the same")
-    if qr.currency in ("IDR", "VND") and text.partition(".")[2].strip("0"):
-        yield Finding(Severity.WARNING, "54", f"{qr.currency} has no decimals in practice", FIELD)
+    if qr.currency == "IDR" and text.partition(".")[2].strip("0"):
+        yield Finding(Severity.WARNING, "54", "apps take whole rupiah only", FIELD)
 
 
 def _accounts(qr: Qr, reported: set[str]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from .tlv import EMVCO, DataObject
+from .tlv import EMVCO, DataObject, fold
 
 BANK_INDONESIA: Final = "QRIS national standard (Bank Indonesia, PADG 21/18/2019)"
 NAPAS: Final = "NAPAS VietQR specification 1.5.2"
@@ -263,7 +263,7 @@ def recognise(template: DataObject, *, indonesian: bool) -> tuple[Profile, Templ
     rupiah for Indonesia (`indonesian`) a template with a 9360 merchant PAN or a national merchant id is QRIS
     as well.
     """
-    candidates = _BY_GUID.get((template.get("00") or "").upper(), ())
+    candidates = _BY_GUID.get(fold(template.get("00") or ""), ())
     for candidate in candidates:
         if int(template.tag) in candidate[1].tags:
             return candidate

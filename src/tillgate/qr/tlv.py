@@ -70,6 +70,11 @@ def is_digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+def fold(guid: str) -> str:
+    """An identifier for comparing, without regard to case. ASCII only: `"ı".upper()` is `"I"`."""
+    return guid.upper() if guid.isascii() else guid
+
+
 def check_text(text: object, limit: int = MAX_TEXT) -> str:
     """Text of a bearable length that has UTF-8 bytes, else QrError."""
     if not isinstance(text, str):
