@@ -1,0 +1,23 @@
+"""Runs a gateway's dialect on a host application's own SQLAlchemy session.
+
+The host keeps its tables and its session; this package adds one table (`payments`), rules by
+`tillgate.domain.dialogue.decide`, and commits the transaction's row, the host's hook and the host's own
+changes together. It needs SQLAlchemy and anyio, nothing of the hub.
+"""
+
+from tillgate.embed.handler import BadSettings, EmbeddedHandler, Ruling
+from tillgate.embed.migrate import run_async_migrations, run_migrations
+from tillgate.embed.models import Base, PaymentTransaction, to_moment, to_ms, to_tiyin
+
+__all__ = [
+    "BadSettings",
+    "Base",
+    "EmbeddedHandler",
+    "PaymentTransaction",
+    "Ruling",
+    "run_async_migrations",
+    "run_migrations",
+    "to_moment",
+    "to_ms",
+    "to_tiyin",
+]
