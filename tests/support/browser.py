@@ -32,32 +32,32 @@ class NoBrowser(Exception):
 
 def find() -> Path:
     """The browser's program: one on PATH, else Playwright's earlier download. Raises `NoBrowser`."""
-    for name in NAMES:
-        if found := shutil.which(name):
-            return Path(found)
-    if (own := _playwrights_own()).exists():
-        return own
-    raise NoBrowser(
-        "No Chromium was found. Run `make test` as root, which installs Debian's;"
-        " or `apt-get install chromium`; or `.venv/bin/playwright install --with-deps chromium`."
-    )
+    if found := _on_path() or _downloaded():
+        return found
+    raise NoBrowser("No Chromium was found. Run `make test` as root once: it installs one.")
 
 
 def provide() -> Path:
-    """`find`, after installing what is missing: Debian's package as root, else Playwright's download."""
-    try:
+    """`find`, after installing what is missing: Debian's packages as root, else Playwright's download."""
+    packages = [
+        *([] if _driver_starts() else ["libatomic1"]),  # its one library that a small Debian lacks
+        *([] if _on_path() else ["chromium"]),
+    ]
+    if not packages or (packages == ["chromium"] and _downloaded()):
         return find()
-    except NoBrowser:
-        pass
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        # First choice, because Debian's package brings the libraries that a bare machine lacks.
-        print("browser: installing Debian's chromium, once", flush=True)
-        if _run("apt-get", "-q", "update") and _run(
-            "apt-get", "-q", "install", "-y", "--no-install-recommends", "chromium"
-        ):
-            return find()
-    print("browser: downloading Playwright's chromium, once", flush=True)
-    _run(sys.executable, "-m", "playwright", "install", "chromium")
+        # First choice, because Debian's browser brings the libraries that a bare machine lacks.
+        print(f"browser: installing Debian's {' and '.join(packages)}, once", flush=True)
+        if _run("apt-get", "-q", "update"):
+            _run("apt-get", "-q", "install", "-y", "--no-install-recommends", *packages)
+    elif packages == ["chromium"]:
+        print("browser: downloading Playwright's chromium, once", flush=True)
+        _run(sys.executable, "-m", "playwright", "install", "chromium")
+    if not _driver_starts() or not (_on_path() or _downloaded()):
+        raise NoBrowser(
+            f"The tests of pages need a Chromium, and here is missing: {', '.join(packages)}."
+            f" Run `make test` as root once, or `apt-get install {' '.join(packages)}`."
+        )
     return find()
 
 
@@ -73,17 +73,27 @@ def version(browser: Path) -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise NoBrowser(
-            f"{browser} does not start: {error} {getattr(error, 'stderr', None) or ''}"
-        ) from error
+        said = getattr(error, "stderr", None) or ""
+        raise NoBrowser(f"{browser} does not start: {error} {said}".strip()) from error
     return done.stdout.strip()
 
 
-def _playwrights_own() -> Path:
+def _on_path() -> Path | None:
+    return next((Path(found) for name in NAMES if (found := shutil.which(name))), None)
+
+
+def _downloaded() -> Path | None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        return Path(playwright.chromium.executable_path)
+        program = Path(playwright.chromium.executable_path)
+    return program if program.exists() else None
+
+
+def _driver_starts() -> bool:
+    """Whether the program by which Playwright drives any browser runs on this machine."""
+    command = (sys.executable, "-m", "playwright", "--version")
+    return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _run(*command: str) -> bool:
