@@ -5,9 +5,10 @@ The host keeps its tables and its session; this package adds one table (`payment
 changes together. It needs SQLAlchemy and anyio, nothing of the hub.
 """
 
-from tillgate.embed.handler import BadSettings, EmbeddedHandler, Ruling
+from tillgate.embed.handler import BadSettings, EmbeddedHandler
 from tillgate.embed.migrate import run_async_migrations, run_migrations
 from tillgate.embed.models import Base, PaymentTransaction, to_moment, to_ms, to_tiyin
+from tillgate.embed.ruling import Ruling
 
 __all__ = [
     "BadSettings",

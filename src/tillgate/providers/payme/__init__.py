@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from tillgate.providers.payme.config import Config
+from tillgate.providers.payme.config import Config, strong
 from tillgate.providers.payme.connector import Payme
 from tillgate.spi import Channel, Provider
+
+
+def connect(config: Config) -> Payme:
+    """Raises `Misconfigured`: without a key, or with one that somebody made up."""
+    return Payme(strong(config))
+
 
 PROVIDER = Provider(
     name="payme",
     title="Payme",
     config=Config,
     channels=(Channel("payme", "Payme", "UZS", min_minor=1, max_minor=10**13),),
-    connect=Payme,
+    connect=connect,
     example={
         "merchant_id": "587f72c72cac0d162c722ae2",
         "test_key": "an-example-test-key-of-36-characters",
@@ -19,5 +25,6 @@ PROVIDER = Provider(
         "account_fields": ["order_id"],
     },
     secrets=frozenset({"key", "previous_key", "test_key"}),
+    asks=True,
     paths={"/payments/payme/webhook": "Payme Merchant API"},
 )

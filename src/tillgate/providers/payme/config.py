@@ -63,8 +63,6 @@ def checked(config: Config) -> Config:
     current = (config.test_key or config.key) if config.sandbox else config.key
     if not current.strip():
         raise Misconfigured(f"payme: {name} is empty: an empty key would let anyone in")
-    if not config.sandbox and any(len(key) < MIN_KEY_CHARS for key in config.passwords):
-        raise Misconfigured(f"payme: a key has at least {MIN_KEY_CHARS} characters")
     if not config.login or ":" in config.login:
         raise Misconfigured("payme: login must not be empty or hold a colon")
     if not _MERCHANT.fullmatch(config.merchant_id):
@@ -78,6 +76,13 @@ def checked(config: Config) -> Config:
         raise Misconfigured("payme: checkout_url must be an http(s) address")
     networks(config.source_ips)
     return config
+
+
+def strong(config: Config) -> Config:
+    """Raises `Misconfigured` for a key that Payme cannot have given out; for accounts of the hub."""
+    if not config.sandbox and any(len(key) < MIN_KEY_CHARS for key in config.passwords):
+        raise Misconfigured(f"payme: a key has at least {MIN_KEY_CHARS} characters")
+    return checked(config)
 
 
 def networks(source_ips: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

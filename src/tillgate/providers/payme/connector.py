@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tillgate.domain import errors as e
@@ -47,7 +47,7 @@ class Call:
 
     id: int
     method: str
-    account: Mapping[str, str | int] | None = None
+    params: Mapping[str, Any] = field(repr=False)  # ChangePassword's hold a password
 
 
 class Payme:
@@ -74,10 +74,9 @@ class Payme:
         if not isinstance(method, str) or not isinstance(params, dict):
             raise rpc.RpcError(rpc.BAD_REQUEST)
         if method == "ChangePassword":
-            return Heard(self._new_password(params), Call(rpc_id, method))
+            return Heard(self._new_password(params), Call(rpc_id, method, params))
         ask = self._ask(method, params)
-        account = accounts.kept(params["account"]) if isinstance(ask, Check | Reserve) else None
-        return Heard(ask, Call(rpc_id, method, account))
+        return Heard(ask, Call(rpc_id, method, params))
 
     def _from_payme(self, peer: str) -> bool:
         try:
@@ -155,8 +154,6 @@ class Payme:
             return self._refuse(echo.id, echo.method, outcome)
         if outcome is None:
             return rpc.result(echo.id, {"success": True})
-        if echo.method == "CreateTransaction" and _account(_attempt(outcome)) != echo.account:
-            return self._refuse(echo.id, echo.method, e.AlreadyClosed())  # the id is another account's
         return rpc.result(echo.id, result(echo.method, outcome))
 
     def _refuse(self, rpc_id: int | None, method: str, refusal: e.Refusal) -> Reply:

@@ -1,0 +1,1 @@
+"""Drop-in handlers for web frameworks: change the import line, keep the code."""

@@ -1,0 +1,185 @@
+"""The drop-in `PaymeWebhookHandler`: Payme's Merchant API on a host application's own tables.
+
+Constructor, hooks and attributes are those of the PayTechUZ document; the rules are the hub's.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from tillgate.domain.dialogue import Record, Reserve
+from tillgate.domain.errors import Misconfigured, Refusal, TryLater, UnknownReference
+from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction
+from tillgate.providers.payme import accounts, rpc
+from tillgate.providers.payme.config import Config
+from tillgate.providers.payme.connector import Call, NewPassword, Payme, result
+from tillgate.spi import Heard, Inbound, Reply
+
+log = logging.getLogger("tillgate.payme")
+
+
+class PaymeWebhookHandler(EmbeddedHandler):
+    """Make one for each request and return what `handle_webhook` gives.
+
+    `account_field` names Payme's account field and the model's column (`order_id` means the column `id`);
+    several fields are a tuple. With `one_time_payment` an order is paid once and exactly its amount; without,
+    an account takes any positive amount any number of times.
+    """
+
+    gateway = PaymentTransaction.PAYME
+
+    def __init__(
+        self,
+        db: Any,
+        payme_id: str,
+        payme_key: str,
+        account_model: Any,
+        account_field: str | tuple[str, ...] = "id",
+        amount_field: str = "amount",
+        one_time_payment: bool = True,
+        *,
+        previous_key: str = "",
+        login: str = "Paycom",
+        source_ips: tuple[str, ...] = (),
+    ) -> None:
+        """Raises `BadSettings` (a `ValueError`), above all for an empty or missing key."""
+        super().__init__(db, account_model, account_field, amount_field, one_time_payment)
+        self.payme_id = payme_id
+        self.payme_key = payme_key
+        if not isinstance(payme_key, str) or not payme_key.strip():
+            raise BadSettings("payme_key is empty or missing: any caller could then say that orders are paid")
+        fields = (account_field,) if isinstance(account_field, str) else tuple(account_field)
+        takes_passwords = type(self).password_changed is not PaymeWebhookHandler.password_changed
+        self._payme = _connector(
+            payme_key, previous_key or "", login, fields, tuple(source_ips), takes_passwords
+        )
+        self._fields = fields
+
+    # --- hooks of Payme alone -------------------------------------------------------------------------------
+
+    def before_check_perform_transaction(self, params: dict[str, Any], account: Any) -> Any:
+        """The order may be paid; raise a `Refusal` to say no."""
+
+    def get_check_data(self, params: dict[str, Any], account: Any) -> Any:
+        """A dict with `additional` or fiscal `detail` for the answer, or None."""
+
+    def check_transaction(self, params: dict[str, Any], transaction: PaymentTransaction) -> Any:
+        """Payme asked how a transaction stands."""
+
+    def get_statement(self, params: dict[str, Any], transactions: list[dict[str, Any]]) -> Any:
+        """Payme asked for a statement; the rows may be added to."""
+
+    def password_changed(self, password: str) -> Any:
+        """Store a new key; override to allow ChangePassword, which is refused otherwise."""
+
+    # --- the webhook ----------------------------------------------------------------------------------------
+
+    async def handle_webhook(self, request: Request) -> Response:
+        """Answer one request of Payme's: HTTP 200 whatever happens, as Payme wants."""
+        try:
+            call = await _inbound(request)
+        except ClientDisconnect:
+            return Response(status_code=200)  # nobody is left to read an answer
+        reply = await self.answer(call)
+        return Response(reply.body, reply.status, media_type=reply.content_type)
+
+    async def answer(self, call: Inbound) -> Reply:
+        """The same without a web framework."""
+        heard: Heard | None = None
+        try:
+            heard = self._payme.hear(call)
+            return await self._answer(call, heard)
+        except Refusal as refusal:
+            return self._payme.answer(call, heard, refusal)
+        except Exception:  # a hook or the database failed: nothing was changed, Payme asks again
+            log.exception("payme: %s failed", heard.echo.method if heard else "request")
+            return self._payme.answer(call, heard, TryLater())
+
+    async def _answer(self, call: Inbound, heard: Heard) -> Reply:
+        echo: Call = heard.echo
+        message = heard.message
+        if isinstance(message, NewPassword):
+            found = self.password_changed(message.password)
+            if hasattr(found, "__await__"):
+                await found
+            return self._payme.answer(call, heard, None)
+        ruling = await self.rule(message, dict(echo.params))  # type: ignore[arg-type]
+        if isinstance(ruling.outcome, Record) and ruling.extra is not None:
+            return rpc.result(echo.id, ruling.extra)
+        return self._payme.answer(call, heard, ruling.outcome)
+
+    # --- what the embedding asks of a gateway ---------------------------------------------------------------
+
+    def lookup(self, reference: str) -> dict[str, str]:
+        try:
+            return accounts.account(reference, self._fields)
+        except accounts.BadAccount:
+            raise UnknownReference() from None
+
+    def extra_data(self, ask: Reserve, params: dict[str, Any]) -> dict[str, Any]:
+        field = self._fields[0]
+        return {
+            "account_field": field,
+            "account_value": params["account"].get(field),
+            "create_time": ask.provider_at,
+            "raw_params": params,
+        }
+
+    def allowed(self, params: dict[str, Any], account: Any, hook: Any) -> Any:
+        hook(self.before_check_perform_transaction, params, account)
+        data = hook(self.get_check_data, params, account)
+        return {**data, "allow": True} if data else None
+
+    def looked(self, params: dict[str, Any], transaction: PaymentTransaction, hook: Any) -> None:
+        hook(self.check_transaction, params, transaction)
+
+    def stated(self, params: dict[str, Any], record: Record, hook: Any) -> Any:
+        content = result("GetStatement", record)
+        hook(self.get_statement, params, content["transactions"])
+        return content
+
+
+@functools.lru_cache(maxsize=64)
+def _connector(
+    key: str,
+    previous_key: str,
+    login: str,
+    fields: tuple[str, ...],
+    source_ips: tuple[str, ...],
+    takes_passwords: bool,
+) -> Payme:
+    config = Config(
+        merchant_id="embedded",
+        key=key,
+        previous_key=previous_key,
+        login=login,
+        account_fields=fields,
+        source_ips=source_ips,
+    )
+    try:
+        return Payme(config, takes_passwords=takes_passwords)
+    except Misconfigured as bad:
+        raise BadSettings(str(bad)) from None
+
+
+async def _inbound(request: Request) -> Inbound:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > rpc.MAX_BODY_BYTES:  # refused unread: the rest is not waited for
+            break
+    return Inbound(
+        method=request.method,
+        path=request.url.path,
+        query=request.url.query,
+        headers=dict(request.headers),
+        body=body,
+        peer=request.client.host if request.client else "",
+        received_at=time.time_ns() // 1_000_000,
+    )
