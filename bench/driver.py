@@ -1,0 +1,141 @@
+"""`python -m bench.driver KIND COUNT WAVE`: creates in one process without sockets, for cachegrind to count.
+
+KIND is `hub` or `naive`. COUNT payments are made in waves of WAVE at once, as so many connections would
+send them. The rest of the process (imports, start-up, the token) is the same for every COUNT and falls out
+of a difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+Application = Callable[
+    [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
+
+
+async def call(
+    app: Application, path: str, body: dict[str, Any], headers: list[tuple[bytes, bytes]]
+) -> tuple[int, bytes]:
+    """One request as the server would hand it over."""
+    data = json.dumps(body, separators=(",", ":")).encode()
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
+        "method": "POST", "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "root_path": "", "headers": [
+            (b"host", b"127.0.0.1"), (b"content-type", b"application/json"),
+            (b"content-length", str(len(data)).encode()), *headers,
+        ],
+        "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8080), "state": {},
+    }  # fmt: skip
+    given = [{"type": "http.request", "body": data, "more_body": False}]
+    status, parts = 0, []
+
+    async def receive() -> dict[str, Any]:
+        return given.pop() if given else await asyncio.Future()
+
+    async def send(message: dict[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        else:
+            parts.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return status, b"".join(parts)
+
+
+class Lifespan:
+    """Starts the application up and shuts it down again."""
+
+    def __init__(self, app: Application) -> None:
+        self._app, self._to, self._from = app, asyncio.Queue[Any](), asyncio.Queue[Any]()
+
+    async def _say(self, what: str) -> None:
+        await self._to.put({"type": f"lifespan.{what}"})
+        answer = await self._from.get()
+        if answer["type"] != f"lifespan.{what}.complete":
+            raise RuntimeError(answer)
+
+    async def __aenter__(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+        self._task = asyncio.ensure_future(self._app(scope, self._to.get, self._from.put))
+        await self._say("startup")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._say("shutdown")
+        await self._task
+
+
+def naive(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
+    import jwt
+
+    secret = "s" * 32
+    os.environ |= {"PEER_DATABASE_URL": f"sqlite:///{directory}/peer.db", "PEER_SECRET": secret}
+    from bench.peers.naive_sqlite import app
+
+    async def token() -> str:
+        return jwt.encode({"sub": "1", "exp": int(time.time()) + 3600}, secret, algorithm="HS256")
+
+    return app, token
+
+
+def hub(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
+    from bench.hub import hub_environment
+
+    environment = hub_environment(f"sqlite:///{directory}/hub.db", 8080)
+    os.environ |= environment
+    from tillgate.http.app import create_app
+
+    from tillgate.settings import load
+
+    app = create_app(load())
+
+    async def token() -> str:
+        keys = {
+            "api_key": environment["TILLGATE_BOOTSTRAP_API_KEY"],
+            "api_secret": environment["TILLGATE_BOOTSTRAP_API_SECRET"],
+        }
+        status, answer = await call(app, "/token", keys, [])
+        if status != 200:
+            raise RuntimeError(f"token: {status} {answer!r}")
+        access: str = json.loads(answer)["access_token"]
+        return access
+
+    return app, token
+
+
+async def drive(kind: str, count: int, wave: int, directory: Path) -> None:
+    app, token = {"hub": hub, "naive": naive}[kind](directory)
+    async with Lifespan(app):
+        headers = [(b"authorization", f"Bearer {await token()}".encode())]
+
+        async def create(number: int) -> None:
+            body = {
+                "wallet_id": "gopay",
+                "amount": 150000,
+                "currency": "IDR",
+                "order_id": f"order-{number:012d}",
+            }
+            status, answer = await call(app, "/payments", body, headers)
+            if status != 200 or b'"payment_id":"pay_' not in answer:
+                raise RuntimeError(f"create: {status} {answer[:300]!r}")
+
+        for first in range(0, count, wave):
+            await asyncio.gather(*(create(number) for number in range(first, min(first + wave, count))))
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    # tmpfs, so that what is counted is ours; the kernel's share is not counted anyway.
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
+        uvloop.run(drive(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(directory)))
