@@ -1,7 +1,7 @@
 """Click (Uzbekistan): SHOP API, pay link, Merchant API, Click Pass, fiscal data."""
 
 from tillgate.providers.click.config import Config
-from tillgate.providers.click.connector import Click
+from tillgate.providers.click.outbound import connect
 from tillgate.spi import Channel, Provider
 
 PROVIDER = Provider(
@@ -9,7 +9,7 @@ PROVIDER = Provider(
     title="Click",
     config=Config,
     channels=(Channel("click", "Click", "UZS"),),
-    connect=Click,
+    connect=connect,
     example={
         "service_id": 12345,
         "merchant_id": 54321,

@@ -16,6 +16,7 @@ from tillgate.domain.errors import (
     AlreadyClosed,
     AlreadyPaid,
     Busy,
+    InvalidRequest,
     NotCancellable,
     Refusal,
     TryLater,
@@ -29,7 +30,7 @@ from tillgate.domain.errors import (
 from tillgate.domain.payment import Attempt, Closed
 from tillgate.providers.click import request as shop
 from tillgate.providers.click.config import Config, checked
-from tillgate.providers.click.links import pay_link
+from tillgate.providers.click.links import BadLink, pay_link
 from tillgate.providers.click.request import COMPLETE, PREPARE, Request
 from tillgate.spi import Heard, Inbound, Order, Reply, Show
 
@@ -110,9 +111,15 @@ class Click:
         return _json(body | {"error": code, "error_note": NOTES[code]})
 
     def invite(self, order: Order) -> Show | None:
-        """The pay link, which is also what the QR says."""
-        link = pay_link(self._config, order.order_id, order.amount, return_url=order.return_url)
-        return Show("redirect", qr_string=link, url=link)
+        """The pay link, which is also what the QR says; None for foreign money. Raises `InvalidRequest`."""
+        if order.amount.currency != "UZS":
+            return None
+        amount = order.amount if order.amount.minor else None  # a standing order fixes none
+        try:
+            link = pay_link(self._config, order.order_id, amount, return_url=order.return_url)
+        except BadLink as bad:
+            raise InvalidRequest(f"Click cannot be given this order: {bad}", param="order_id") from None
+        return Show("redirect", qr_string=link, url=link, account={"transaction_param": order.order_id})
 
     def _message(self, request: Request, call: Inbound) -> Ask | Tell:
         external_id = str(request.click_trans_id)

@@ -213,3 +213,8 @@ def make_till() -> Callable[..., Till]:
 @pytest.fixture
 def till(make_till: Callable[..., Till]) -> Till:
     return make_till()
+
+
+@pytest.fixture
+def open_app() -> Callable[..., Any]:
+    return listening
