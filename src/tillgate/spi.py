@@ -198,6 +198,13 @@ class Hears(Protocol):
         """Our answer in its dialect; `heard` is None where `hear` refused, `outcome` None after a tell."""
 
 
+class Vault(Protocol):
+    """What a simulator remembers, shared by all processes of a hub."""
+
+    async def get(self, key: str) -> bytes | None: ...
+    async def put(self, key: str, value: bytes) -> None: ...
+
+
 Connector: TypeAlias = Any
 """An object with some of the protocols above; which ones is asked with `isinstance`."""
 
@@ -218,6 +225,8 @@ class Provider(Generic[ConfigT]):
     )  # a config that loads, for docs and contract tests
     secrets: frozenset[str] = frozenset()
     paths: Mapping[str, str] = field(default_factory=dict)  # documented path → what it serves
+    asks: bool = False  # the provider opens attempts by asking us; we only invite the payer
     sandbox_only: bool = False
+    simulator: Callable[[Vault, Send], Send] | None = None  # answers calls to `sandbox://<name>/…` in process
 
     api_version: ClassVar[int] = 1

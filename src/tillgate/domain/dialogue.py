@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tillgate.domain.errors import (
     AlreadyClosed,
@@ -98,6 +98,9 @@ class Note:
     key: str
     value: str  # JSON
 
+
+TIMEOUT: Final = "timeout"
+"""Why a transaction that outlived its time was closed."""
 
 Ask: TypeAlias = Check | Reserve | Settle | Cancel | Look | Statement | Note
 
@@ -229,6 +232,9 @@ def _payable(facts: Facts, amount: Money, now: int) -> None:
 def _reserve(ask: Reserve, facts: Facts, now: int, opening: Opening) -> Verdict:
     known = facts.attempt
     if known is not None:
+        asked_for = facts.standing or facts.payment
+        if asked_for is not None and asked_for.order_id != ask.reference:
+            raise UnknownReference()  # the same transaction for another account
         lapsed = _lapsed(facts, now)
         if lapsed is not None:
             return replace(lapsed, outcome=AlreadyClosed())
@@ -365,7 +371,7 @@ def _lapsed(facts: Facts, now: int) -> Verdict | None:
     """A transaction that outlived its time is closed by whoever sees it first."""
     if facts.attempt is None or not facts.attempt.asked or not _expired(facts.attempt, now):
         return None
-    return _moved(facts, Closed("expired", "timeout"), now)
+    return _moved(facts, Closed("expired", TIMEOUT), now)
 
 
 def _moved(facts: Facts, fact: Fact, now: int) -> Verdict:

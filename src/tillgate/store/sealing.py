@@ -60,7 +60,8 @@ class Sealer:
 
     def knows_secret(self, secret: str, stored: bytes) -> bool:
         text = secret.encode("utf-8", "surrogatepass")
-        return any([hmac.compare_digest(hmac.digest(key, text, "sha256"), stored) for key in self._hashing])
+        matches = [hmac.compare_digest(hmac.digest(key, text, "sha256"), stored) for key in self._hashing]
+        return any(matches)  # every key is tried, whichever it was
 
 
 def _key_id(key: bytes) -> bytes:

@@ -74,7 +74,8 @@ def upsert(engine: Engine, table: Table, added: str | None = None) -> str:
         f"{name} = {f'{table.name}.{name} + ' if name == added else ''}excluded.{name}" for name in names
     )
     where = "WHERE true " if engine == "postgresql" else ""  # ends the SELECT before ON CONFLICT
-    return f"{insert(engine, table)} {where}ON CONFLICT ({', '.join(key(table))}) DO UPDATE SET {sets}"
+    then = f"UPDATE SET {sets}" if names else "NOTHING"
+    return f"{insert(engine, table)} {where}ON CONFLICT ({', '.join(key(table))}) DO {then}"
 
 
 @cache

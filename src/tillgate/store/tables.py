@@ -44,7 +44,12 @@ def varies(name: str, kind: Any, *args: Any, **kwargs: Any) -> Column[Any]:
 
 
 def table(name: str, *parts: Any) -> Table:
-    # A clustered primary key saves SQLite one b-tree per table.
+    """Rows that are a page's fraction or more: SQLite keeps them out of the key's b-tree."""
+    return Table(name, metadata, *parts)
+
+
+def small(name: str, *parts: Any) -> Table:
+    """Small rows: SQLite keeps them inside the b-tree of their primary key."""
     return Table(name, metadata, *parts, sqlite_with_rowid=False)
 
 
@@ -98,7 +103,7 @@ endpoints = table(
 
 # --- money --------------------------------------------------------------------------------------------------
 
-heads = table(
+heads = small(
     # One row per merchant: its lock, the number of its last event and the end of its chain.
     "heads",
     fixed("merchant_id", Text, primary_key=True),
@@ -226,7 +231,7 @@ events = table(
     fixed("chain", LargeBinary),  # digest of the chain before, this event and its postings
 )
 
-postings = table(
+postings = small(
     "postings",
     fixed("merchant_id", Text, primary_key=True),
     fixed("seq", BigInteger, primary_key=True),  # of the event it belongs to
@@ -238,7 +243,7 @@ postings = table(
     fixed("currency", Text),
 )
 
-balances = table(
+balances = small(
     "balances",
     fixed("merchant_id", Text, primary_key=True),
     fixed("account", Text, primary_key=True),
@@ -248,7 +253,7 @@ balances = table(
 
 # --- work ---------------------------------------------------------------------------------------------------
 
-due = table(
+due = small(
     # Work to do at a time. Claiming moves `run_at` behind the lease, so a claim that dies comes up again.
     "due",
     fixed("id", Text, primary_key=True),  # kind:subject
@@ -281,7 +286,7 @@ deliveries = table(
     Index(None, "merchant_id", "id"),
 )  # fmt: skip
 
-delivery_tries = table(
+delivery_tries = small(
     "delivery_tries",
     fixed("delivery_id", Text, primary_key=True),
     fixed("number", Integer, primary_key=True),
@@ -318,11 +323,11 @@ inbound = table(
     Index(None, "account_id", "id"),
 )
 
-simulated = table(
+simulated = small(
     # What the simulators remember, so that several processes play with the same pretended bank.
     "simulated",
     fixed("key", Text, primary_key=True),
     varies("value", LargeBinary),
 )
 
-meta = table("meta", fixed("key", Text, primary_key=True), varies("value", Text))
+meta = small("meta", fixed("key", Text, primary_key=True), varies("value", Text))

@@ -1,0 +1,29 @@
+"""The use cases. Each is one commit, or two around a call; no transaction is open during a call."""
+
+from __future__ import annotations
+
+from tillgate.hub.kit import Kit
+from tillgate.hub.listening import Listening
+from tillgate.hub.opening import Intent, Key, Opened, Opening
+from tillgate.hub.refunding import Refunding, RefundOpened
+from tillgate.hub.upkeep import Upkeep
+
+
+class Hub:
+    """What the web, the workers and the command line call."""
+
+    def __init__(self, kit: Kit) -> None:
+        listening = Listening(kit)
+        refunding = Refunding(kit, listening)
+        upkeep = Upkeep(kit, listening, refunding)
+        self.kit = kit
+        self.open = Opening(kit).open
+        self.receive = listening.receive
+        self.told = listening.told
+        self.refund = refunding.refund
+        self.cancel = upkeep.cancel
+        self.resolve = upkeep.resolve
+        self.due_work = upkeep.kinds
+
+
+__all__ = ["Hub", "Intent", "Key", "Kit", "Opened", "RefundOpened"]

@@ -1,0 +1,200 @@
+"""What every use case works with: the store, the merchants' connectors and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from tillgate.domain.errors import InvalidRequest, Misconfigured, NoProvider
+from tillgate.domain.money import Money
+from tillgate.domain.payment import Attempt, Payment, Refund
+from tillgate.spi import (
+    Channel,
+    Connector,
+    HttpCall,
+    HttpReply,
+    Invites,
+    Order,
+    Provider,
+    RefundOrder,
+    Send,
+    Show,
+)
+from tillgate.store.book import Target
+from tillgate.store.directory import Account, Directory, Merchant
+from tillgate.store.ids import digest
+from tillgate.store.journal import Journal
+from tillgate.store.reads import Reads
+
+log = structlog.get_logger("tillgate.hub")
+
+CALLBACK_KINDS: Final = frozenset(
+    {
+        "payment.paid",
+        "payment.failed",
+        "payment.expired",
+        "payment.cancelled",
+        "refund.succeeded",
+        "refund.failed",
+    }
+)
+"""What a `callback_url` is told. Not `pending`: an old client may take any call for money."""
+
+
+def order_key(merchant_id: str, order_id: str) -> bytes:
+    """What makes an order unique: per merchant, not global."""
+    return digest("order", merchant_id, order_id)
+
+
+def targets(merchant: Merchant, payment: Payment, kind: str) -> tuple[Target, ...]:
+    """Where an event of this kind goes."""
+    found = [Target(one.id, one.url) for one in merchant.endpoints if one.wants(kind)]
+    url = payment.callback_url or merchant.settings.callback_url
+    if url and kind in CALLBACK_KINDS:
+        found.append(Target(None, url))
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class Kit:
+    reads: Reads
+    journal: Journal
+    directory: Directory
+    providers: Mapping[str, Provider[Any]]
+    send: Send
+    clock: Callable[[], int]
+    public_url: str
+    kick: Callable[[], None] = lambda: None  # wakes the worker of this process, where there is one
+
+    _connectors: dict[str, tuple[Account, Connector]] = field(default_factory=dict)
+    _simulators: dict[str, Send] = field(default_factory=dict)
+
+    def connector(self, account: Account) -> Connector:
+        """Raises `Misconfigured`."""
+        known = self._connectors.get(account.id)
+        if known is not None and (known[0] is account or known[0].config == account.config):
+            return known[1]
+        provider = self.providers.get(account.provider)
+        if provider is None:
+            raise Misconfigured(f"account {account.name}: there is no provider {account.provider}")
+        try:
+            config = msgspec.convert(account.config, provider.config)
+        except msgspec.ValidationError as error:
+            raise Misconfigured(f"account {account.name}: {error}") from None
+        made = provider.connect(config)
+        self._connectors[account.id] = account, made
+        return made
+
+    def choose(self, merchant: Merchant, channel: str, named: str | None = None) -> tuple[Account, Channel]:
+        """The account that serves a channel: the named one, else the first by priority.
+
+        Raises `InvalidRequest` for a channel that nobody has, `NoProvider` where none can take it now."""
+        for account in merchant.accounts:
+            if account.disabled or (named is not None and named not in (account.id, account.name)):
+                continue
+            provider = self.providers.get(account.provider)
+            found = provider and next((one for one in provider.channels if one.id == channel), None)
+            if found:
+                return account, found
+        if any(one.id == channel for provider in self.providers.values() for one in provider.channels):
+            raise NoProvider()
+        raise InvalidRequest("Unknown wallet_id", param="wallet_id")
+
+    def channels(self, merchant: Merchant) -> list[Channel]:
+        """What this merchant's payers can choose, each once, in the order of its accounts."""
+        found: dict[str, Channel] = {}
+        for account in merchant.accounts:
+            provider = self.providers.get(account.provider)
+            if provider and not account.disabled:
+                for channel in provider.channels:
+                    found.setdefault(channel.id, channel)
+        return list(found.values())
+
+    def notify_url(self, account: Account) -> str:
+        provider = self.providers.get(account.provider)
+        base = "sandbox://hub" if provider and provider.simulator else self.public_url
+        return f"{base}/in/{account.id}"
+
+    def asks(self, account: Account) -> bool:
+        provider = self.providers.get(account.provider)
+        return provider is not None and provider.asks
+
+    def inviter(
+        self, account: Account, connector: Connector
+    ) -> Callable[[Payment, Attempt], str | None] | None:
+        """What makes the stored `show` of a new attempt without a call, where the connector can."""
+        if not isinstance(connector, Invites):
+            return None
+
+        def invite(payment: Payment, attempt: Attempt) -> str | None:
+            show = connector.invite(self.order(payment, attempt, account))
+            return None if show is None else shown(show)
+
+        return invite
+
+    def invitation(self, payment: Payment, account: Account) -> Show | None:
+        """How a payer gets to a provider that opens attempts itself."""
+        connector = self.connector(account)
+        if not isinstance(connector, Invites):
+            return None
+        return connector.invite(
+            Order(
+                operation_id=payment.id,
+                payment_id=payment.id,
+                order_id=payment.order_id,
+                channel=payment.channel,
+                amount=Money(payment.amount_minor, payment.currency),
+                created_at=payment.created_at,
+                expires_at=payment.expires_at,
+                return_url=f"{self.public_url}/pay/{payment.id}",
+            )
+        )
+
+    def order(self, payment: Payment, attempt: Attempt, account: Account) -> Order:
+        return Order(
+            operation_id=attempt.id,
+            payment_id=payment.id,
+            order_id=payment.order_id,
+            channel=attempt.channel,
+            amount=Money(attempt.amount_minor, attempt.currency),
+            created_at=attempt.created_at,
+            expires_at=attempt.expires_at or payment.expires_at,
+            external_id=attempt.external_id,
+            metadata=msgspec.json.decode(payment.metadata) if payment.metadata else {},
+            show=msgspec.json.decode(attempt.show) if attempt.show else {},
+            notify_url=self.notify_url(account),
+            return_url=f"{self.public_url}/pay/{payment.id}",
+        )
+
+    def refund_order(
+        self, payment: Payment, attempt: Attempt, refund: Refund, account: Account
+    ) -> RefundOrder:
+        return RefundOrder(
+            operation_id=refund.id,
+            payment=self.order(payment, attempt, account),
+            amount=Money(refund.amount_minor, refund.currency),
+            reason=refund.reason,
+            external_id=refund.external_id,
+        )
+
+    async def out(self, call: HttpCall) -> HttpReply:
+        """What connectors are given as `send`: simulators answer in process, everyone else over the wire."""
+        if not call.url.startswith("sandbox://"):
+            return await self.send(call)
+        name = call.url.removeprefix("sandbox://").partition("/")[0]
+        simulator = self._simulators.get(name)
+        if simulator is None:
+            raise Misconfigured(f"there is no simulator at {name}")
+        return await simulator(call)
+
+    def simulate(self, name: str, simulator: Send) -> None:
+        self._simulators[name] = simulator
+
+
+def shown(show: Show) -> str:
+    """What the payer is shown, as it is stored."""
+    return msgspec.json.encode(show).decode()

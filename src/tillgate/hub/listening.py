@@ -1,0 +1,356 @@
+"""What providers say: asks are ruled on and answered, tells are booked, hints send us to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tillgate.domain import dialogue, ledger
+from tillgate.domain.dialogue import Ask, Facts, Hint, Noise, Opening, Record, Tell, Verdict
+from tillgate.domain.errors import OutOfOrder, Refusal, TillgateError, TryLater, Unavailable
+from tillgate.domain.payment import Attempt, Closed, Payment, Refund
+from tillgate.domain.payment import Refunded as RefundedFact
+from tillgate.hub.kit import Kit, log, order_key, targets
+from tillgate.hub.moves import commit, event_kind, move, move_refund
+from tillgate.spi import Connector, Heard, Inbound, Reply
+from tillgate.store.book import Needs, Plan
+from tillgate.store.directory import Account, Merchant
+from tillgate.store.ids import digest, new_id
+from tillgate.store.statements import Row
+
+_ATTEMPT_FACTS: Final = ("Accepted", "AnswerLost", "Closed", "Paid", "Refunded", "Reversed")
+_SECRET_HEADERS: Final = frozenset(
+    {"authorization", "cookie", "x-callback-token", "x-auth", "auth", "proxy-authorization", "x-signature"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a tell."""
+
+    verdict: Literal["applied", "repeated", "unmatched", "look", "noted"]
+    payment: Payment | None = None
+    attempt: Attempt | None = None
+    refund: Refund | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tells:
+    """Book evidence about one attempt or refund; what cannot be true yet sends us to look."""
+
+    merchant: Merchant
+    account: Account
+    tell: Tell
+    inbound: Inbound | None = None
+    done: tuple[tuple[str, str], ...] = ()  # due work that this concludes
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        tell = self.tell
+        named = (tell.operation_id,) if tell.operation_id else ()
+        return Needs(
+            attempts=named,
+            refunds=named,
+            externals=((self.account.id, tell.external_id),) if tell.external_id else (),
+            seen=(self._event(),) if tell.event_id else (),
+        )
+
+    def _event(self) -> bytes:
+        return digest("event", self.account.id, self.tell.event_id or "")
+
+    def decide(self, plan: Plan) -> Told:
+        told = self._decide(plan)
+        for kind, subject in self.done:
+            if f"{kind}:{subject}" not in plan.due:
+                plan.done(kind, subject)
+        if self.inbound is not None:
+            # What could not be matched yet may be matched when it is repeated.
+            seen = self._event() if self.tell.event_id and told.verdict == "applied" else None
+            payment_id = told.payment.id if told.payment else None
+            plan.inbound.append(inbound_row(plan, self.account, self.inbound, told.verdict, seen, payment_id))
+            if seen:
+                plan.seen.append(seen)
+        return told
+
+    def _decide(self, plan: Plan) -> Told:
+        tell = self.tell
+        refund = plan.refund(tell.operation_id)
+        attempt = plan.attempt(tell.operation_id)
+        if attempt is None and refund is None and tell.external_id:
+            attempt = plan.external(self.account.id, tell.external_id)
+        if refund is None and attempt is None:
+            return Told("unmatched")
+        payment = plan.payment((refund or attempt).payment_id)  # type: ignore[union-attr]
+        if tell.event_id and plan.is_seen(self._event()):
+            return Told("repeated", payment, attempt, refund)
+        for fact in tell.facts:
+            if type(fact).__name__ in _ATTEMPT_FACTS:
+                owner = attempt or plan.attempt(refund.attempt_id if refund else None)
+                assert owner is not None
+                try:
+                    payment, attempt = move(plan, self.merchant, owner, fact)  # type: ignore[arg-type]
+                except OutOfOrder:
+                    plan.at("look", owner.id, owner.merchant_id, plan.now)
+                    return Told("look", payment, owner, refund)
+            elif refund is not None:
+                payment, refund = move_refund(plan, self.merchant, refund, fact)  # type: ignore[arg-type]
+        return Told("applied", payment, attempt, refund)
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """A message that proves nothing: have the operation looked up."""
+
+    merchant: Merchant
+    account: Account
+    hint: Hint | Noise
+    inbound: Inbound
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        if isinstance(self.hint, Noise):
+            return Needs()
+        named = (self.hint.operation_id,) if self.hint.operation_id else ()
+        external = ((self.account.id, self.hint.external_id),) if self.hint.external_id else ()
+        return Needs(attempts=named, refunds=named, externals=external)
+
+    def decide(self, plan: Plan) -> Told:
+        told = self._decide(plan)
+        payment_id = told.payment.id if told.payment else None
+        plan.inbound.append(inbound_row(plan, self.account, self.inbound, told.verdict, None, payment_id))
+        return told
+
+    def _decide(self, plan: Plan) -> Told:
+        if isinstance(self.hint, Noise):
+            return Told("noted")
+        refund = plan.refund(self.hint.operation_id)
+        if refund is not None:
+            plan.at("look_refund", refund.id, refund.merchant_id, plan.now)
+            return Told("look", plan.payment(refund.payment_id), None, refund)
+        attempt = plan.attempt(self.hint.operation_id)
+        if attempt is None and self.hint.external_id:
+            attempt = plan.external(self.account.id, self.hint.external_id)
+        if attempt is None:
+            return Told("unmatched")
+        plan.at("look", attempt.id, attempt.merchant_id, plan.now)
+        return Told("look", plan.payment(attempt.payment_id), attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Rule on one ask, write what follows, and render the answer, all in one commit."""
+
+    merchant: Merchant
+    account: Account
+    connector: Connector
+    heard: Heard
+    ask: Ask
+    inbound: Inbound
+    attempt_id: str
+    payment_id: str
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def _order_key(self) -> bytes | None:
+        reference = getattr(self.ask, "reference", None)
+        return None if reference is None else order_key(self.merchant.id, reference)
+
+    def needs(self) -> Needs:
+        external, key = getattr(self.ask, "external_id", None), self._order_key()
+        return Needs(
+            orders=(key,) if key else (),
+            externals=((self.account.id, external),) if external else (),
+        )
+
+    def decide(self, plan: Plan) -> Reply:
+        facts = self._facts(plan)
+        lapsed = dialogue.lapse_live(facts, plan.now)
+        if lapsed is not None and lapsed.change is not None:
+            self._write(plan, lapsed)
+            facts = self._facts(plan)
+        verdict = dialogue.decide(self.ask, facts, plan.now, self._opening())
+        record = self._write(plan, verdict)
+        outcome = verdict.outcome if isinstance(verdict.outcome, Refusal) else record
+        if isinstance(self.ask, dialogue.Note) and not isinstance(outcome, Refusal):
+            outcome = self._note(plan, outcome)
+        reply: Reply = self.connector.answer(self.inbound, self.heard, outcome)
+        word = outcome.code if isinstance(outcome, Refusal) else "answered"
+        payment_id = record.payment.id if record.payment else None
+        plan.inbound.append(inbound_row(plan, self.account, self.inbound, word, None, payment_id, reply))
+        return reply
+
+    def _facts(self, plan: Plan) -> Facts:
+        key = self._order_key()
+        payment = plan.order(key) if key else None
+        standing = plan.standing_order(key) if key else None
+        attempt = None
+        if external := getattr(self.ask, "external_id", None):
+            attempt = plan.external(self.account.id, external)
+        if attempt is not None:
+            payment = plan.payment(attempt.payment_id)
+            standing = plan.standing(payment.standing_id) if payment else None
+        # An order that was opened for another provider is not this one's to collect.
+        if attempt is None and payment is not None and payment.account_id != self.account.id:
+            payment = None
+        if attempt is None and standing is not None and standing.account_id != self.account.id:
+            standing = None
+        live = plan.attempt(payment.live_attempt_id) if payment and standing is None else None
+        return Facts(payment, standing, attempt, live)
+
+    def _opening(self) -> Opening:
+        external = getattr(self.ask, "external_id", "")
+        child_key = digest("child", self.account.id, external)
+        return Opening(self.attempt_id, self.payment_id, child_key, self.account.id, self.account.provider)
+
+    def _write(self, plan: Plan, verdict: Verdict) -> Record:
+        """Save the verdict's change; the record with what was saved."""
+        record = verdict.outcome if isinstance(verdict.outcome, Record) else Record()
+        if verdict.change is None:
+            return record
+        before, after, fact = verdict.change
+        payment = verdict.payment
+        assert payment is not None
+        if before is None:
+            saved = plan.save(verdict.before, payment)
+            plan.save(None, after)
+            kind = event_kind(verdict.before, saved)
+            postings = ledger.postings(verdict.before, saved, self.account.id)
+            plan.event(kind, saved, after, None, postings, targets(self.merchant, saved, kind))
+            if after.expires_at is not None:
+                plan.at("lapse", after.id, after.merchant_id, after.expires_at)
+            return replace(record, attempt=after, payment=saved)
+        assert verdict.before is not None
+        saved, attempt = commit(plan, self.merchant, verdict.before, payment, before, after, fact)
+        if isinstance(fact, Closed | RefundedFact) or attempt.phase == "paid":
+            plan.done("lapse", attempt.id)
+        return replace(record, attempt=attempt, payment=saved)
+
+    def _note(self, plan: Plan, record: Record) -> Record:
+        ask, attempt, payment = self.ask, record.attempt, record.payment
+        assert isinstance(ask, dialogue.Note)
+        assert attempt is not None
+        assert payment is not None
+        details: dict[str, Any] = msgspec.json.decode(attempt.details) if attempt.details else {}
+        details[ask.key] = msgspec.Raw(ask.value.encode())
+        noted = plan.save(attempt, replace(attempt, details=msgspec.json.encode(details).decode()))
+        plan.event("payment.noted", payment, noted)
+        return replace(record, attempt=noted)
+
+
+def inbound_row(
+    plan: Plan,
+    account: Account,
+    call: Inbound,
+    verdict: str,
+    seen: bytes | None,
+    payment_id: str | None,
+    reply: Reply | None = None,
+) -> Row:
+    """The message as it came (less its credentials), what we made of it and what we answered."""
+    headers = {name: "…" if name in _SECRET_HEADERS else value for name, value in call.headers.items()}
+    request = {
+        "method": call.method,
+        "path": call.path,
+        "query": call.query,
+        "headers": headers,
+        "peer": call.peer,
+    }
+    return (
+        new_id("in_", plan.now), account.merchant_id, account.id, seen, payment_id, call.received_at,
+        msgspec.json.encode(request), call.body, verdict, reply and reply.status, reply and reply.body,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Refuses:
+    """Keep a message that was refused before it said anything."""
+
+    account: Account
+    inbound: Inbound
+    refusal: TillgateError
+    reply: Reply
+
+    @property
+    def merchant_id(self) -> str:
+        return self.account.merchant_id
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def decide(self, plan: Plan) -> None:
+        call = replace(self.inbound, body=self.inbound.body[:4096])
+        plan.inbound.append(inbound_row(plan, self.account, call, self.refusal.code, None, None, self.reply))
+
+
+class Listening:
+    """`Hub.receive` and `Hub.told`."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+
+    async def receive(self, merchant: Merchant, account: Account, call: Inbound) -> Reply:
+        """A provider's message in, its dialect out, also when we fail."""
+        connector = self._kit.connector(account)
+        heard: Heard | None = None
+        try:
+            heard = connector.hear(call)
+            return await self._rule(merchant, account, connector, call, heard)
+        except Refusal as refusal:
+            reply: Reply = connector.answer(call, heard, refusal)
+            if heard is None:
+                await self._keep(account, call, refusal, reply)
+            return reply
+        except Unavailable:
+            return self._later(connector, call, heard)
+        except Exception:  # noqa: BLE001 - a provider always gets an answer in its dialect
+            log.error("a message could not be handled", provider=account.provider, exc_info=True)
+            return self._later(connector, call, heard)
+
+    def _later(self, connector: Connector, call: Inbound, heard: Heard | None) -> Reply:
+        reply: Reply = connector.answer(call, heard, TryLater())
+        return reply
+
+    async def _keep(self, account: Account, call: Inbound, refusal: Refusal, reply: Reply) -> None:
+        try:
+            await self._kit.journal.submit(Refuses(account, call, refusal, reply))
+        except Unavailable:
+            log.warning("a refused message could not be kept", account=account.id)
+
+    async def _rule(
+        self, merchant: Merchant, account: Account, connector: Connector, call: Inbound, heard: Heard
+    ) -> Reply:
+        message, kit, now = heard.message, self._kit, self._kit.clock()
+        if isinstance(message, dialogue.Statement):
+            rows = await kit.reads.statement(account.id, message.from_ms, message.to_ms)
+            reply: Reply = connector.answer(call, heard, rows)
+            return reply
+        if isinstance(message, Tell):
+            await kit.journal.submit(Tells(merchant, account, message, call))
+        elif isinstance(message, Hint | Noise):
+            await kit.journal.submit(Hints(merchant, account, message, call))
+        else:
+            ask = Asks(
+                merchant, account, connector, heard, message, call, new_id("att_", now), new_id("pay_", now)
+            )
+            reply = await kit.journal.submit(ask)
+            kit.kick()
+            return reply
+        kit.kick()
+        reply = connector.answer(call, heard, None)
+        return reply
+
+    async def told(self, merchant: Merchant, account: Account, tell: Tell, *done: tuple[str, str]) -> Told:
+        """Book evidence that we fetched ourselves; `done` names the due work that it concludes."""
+        told = await self._kit.journal.submit(Tells(merchant, account, tell, None, done))
+        self._kit.kick()
+        return told

@@ -1,0 +1,328 @@
+"""Open a payment: one commit where the payer can be invited at once, two around a call where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tillgate.domain import ledger
+from tillgate.domain.errors import (
+    Declined,
+    IdempotencyMismatch,
+    InFlight,
+    InvalidRequest,
+    OrderConflict,
+    Unreachable,
+    Unsure,
+)
+from tillgate.domain.payment import Accepted, AnswerLost, Attempt, Closed, Fact, Payment, follow
+from tillgate.hub.kit import Kit, log, order_key, shown, targets
+from tillgate.hub.moves import event_kind, move
+from tillgate.spi import Channel, Starts
+from tillgate.store.book import Needs, Plan, Remembered
+from tillgate.store.directory import Account, Merchant
+from tillgate.store.ids import new_id
+
+LOOK_AFTER_START_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a merchant asks to collect."""
+
+    order_id: str
+    amount_minor: int
+    currency: str
+    channel: str
+    account: str | None = None
+    callback_url: str | None = None
+    metadata: str | None = None  # JSON object
+    ttl_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An `Idempotency-Key`, digested with its merchant and route, and the request's fingerprint."""
+
+    digest: bytes
+    fingerprint: bytes
+    status: int  # of the answer that is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    payment: Payment
+    attempt: Attempt | None
+    replayed: bool = False
+    stored: tuple[int, bytes] | None = None  # the first answer to the same Idempotency-Key
+
+
+def remembered(key: Key, subject: str, body: bytes | None, now: int) -> Remembered:
+    """The answer to keep; without a body the request is in flight."""
+    return Remembered(key.digest, key.fingerprint, subject, None if body is None else key.status, body, now)
+
+
+Render = Callable[[Payment, Attempt | None], bytes]
+
+
+def recall(plan: Plan, key: Key | None) -> Remembered | None:
+    """The stored answer for this key. Raises `IdempotencyMismatch` or `InFlight`."""
+    known = plan.answer(key.digest) if key else None
+    if key is None or known is None:
+        return None
+    if known.fingerprint != key.fingerprint:
+        raise IdempotencyMismatch()
+    if known.status is None:
+        raise InFlight()
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The payment and its first attempt, or a new attempt for a payment that failed."""
+
+    merchant: Merchant
+    account: Account
+    intent: Intent
+    order_key: bytes
+    payment_id: str
+    attempt_id: str
+    invite: Callable[[Payment, Attempt], str | None] | None  # the payer is invited at once, where it can
+    starts: bool  # the provider can be told
+    expires_at: int
+    key: Key | None
+    render: Render | None
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(orders=(self.order_key,), idempotency=(self.key.digest,) if self.key else ())
+
+    def decide(self, plan: Plan) -> Opened:
+        stored = recall(plan, self.key)
+        known = plan.order(self.order_key)
+        if stored is not None and known is not None:
+            return Opened(known, None, True, (stored.status or 200, stored.body or b""))
+        if known is None and plan.standing_order(self.order_key) is not None:
+            raise OrderConflict("This order_id belongs to a standing order")
+        if known is None:
+            return self._answered(plan, self._begin(plan, None, self._new()))
+        if not self._same(known):
+            raise OrderConflict()
+        if known.closed is None or known.paid_minor or known.hold or known.live_attempt_id:
+            if known.channel != self.intent.channel:
+                raise OrderConflict()
+            return self._answered(plan, Opened(known, self._latest(plan, known), True))
+        again = replace(
+            known,
+            channel=self.intent.channel,
+            account_id=self.account.id,
+            callback_url=self.intent.callback_url or known.callback_url,
+            expires_at=self.expires_at,
+        )
+        return self._answered(plan, self._begin(plan, known, again))
+
+    def _same(self, known: Payment) -> bool:
+        return (known.amount_minor, known.currency) == (self.intent.amount_minor, self.intent.currency)
+
+    def _latest(self, plan: Plan, payment: Payment) -> Attempt | None:
+        attempts = sorted(plan.attempts(payment.id), key=lambda one: one.id)
+        return plan.attempt(payment.live_attempt_id) or (attempts[-1] if attempts else None)
+
+    def _begin(self, plan: Plan, known: Payment | None, payment: Payment) -> Opened:
+        attempt = self._attempt(payment, plan.now)
+        after = payment if known is None else replace(payment, closed=None, status="pending")
+        if attempt is not None:
+            after = follow(after, None, attempt)
+        postings = ledger.postings(known, after, self.account.id)
+        saved = plan.save(known, after)
+        if attempt is not None:
+            plan.save(None, attempt)
+        kind = event_kind(known, saved)
+        plan.event(kind, saved, attempt, None, postings, targets(self.merchant, saved, kind))
+        plan.at("expire", saved.id, saved.merchant_id, self.expires_at)
+        if attempt is not None and attempt.phase == "created":
+            plan.at("look", attempt.id, saved.merchant_id, plan.now + LOOK_AFTER_START_MS)
+        return Opened(saved, attempt)
+
+    def _answered(self, plan: Plan, opened: Opened) -> Opened:
+        if self.key is not None:
+            in_flight = (
+                not opened.replayed and opened.attempt is not None and opened.attempt.phase == "created"
+            )
+            body = None if in_flight else self._body(opened)
+            plan.answers.append(remembered(self.key, opened.payment.id, body, plan.now))
+        return opened
+
+    def _body(self, opened: Opened) -> bytes:
+        assert self.render is not None
+        return self.render(opened.payment, opened.attempt)
+
+    def _new(self) -> Payment:
+        intent = self.intent
+        return Payment(
+            id=self.payment_id,
+            merchant_id=self.merchant.id,
+            order_id=intent.order_id,
+            order_key=self.order_key,
+            standing_id=None,
+            channel=intent.channel,
+            account_id=self.account.id,
+            currency=intent.currency,
+            amount_minor=intent.amount_minor,
+            status="pending",
+            closed=None,
+            hold=None,
+            late=False,
+            paid_minor=0,
+            tip_minor=0,
+            fee_minor=0,
+            refunding_minor=0,
+            refunded_minor=0,
+            reversed_minor=0,
+            live_attempt_id=None,
+            live_phase=None,
+            paid_with=None,
+            callback_url=intent.callback_url,
+            metadata=intent.metadata,
+            created_at=self.expires_at - (intent.ttl_s or self.merchant.settings.payment_ttl_s) * 1000,
+            expires_at=self.expires_at,
+            paid_at=None,
+            version=1,
+        )
+
+    def _attempt(self, payment: Payment, now: int) -> Attempt | None:
+        """None where the provider itself opens attempts, by asking."""
+        if self.invite is None and not self.starts:
+            return None
+        attempt = Attempt(
+            id=self.attempt_id,
+            payment_id=payment.id,
+            merchant_id=self.merchant.id,
+            account_id=self.account.id,
+            provider=self.account.provider,
+            channel=self.intent.channel,
+            external_id=None,
+            asked=False,
+            phase="created",
+            reason=None,
+            currency=self.intent.currency,
+            amount_minor=self.intent.amount_minor,
+            paid_minor=0,
+            tip_minor=0,
+            fee_minor=0,
+            refunded_minor=0,
+            reversed_minor=0,
+            show=None,
+            details=None,
+            created_at=now,
+            provider_at=None,
+            expires_at=self.expires_at,
+            paid_at=None,
+            closed_at=None,
+            live_of=payment.id,
+            version=1,
+        )
+        show = self.invite(payment, attempt) if self.invite else None
+        return attempt if show is None else replace(attempt, phase="pending", show=show)
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """What the call to the provider brought, and the answer that its request gets."""
+
+    merchant: Merchant
+    payment_id: str
+    attempt_id: str
+    fact: Fact
+    key: Key | None
+    render: Render | None
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(payments=(self.payment_id,), idempotency=(self.key.digest,) if self.key else ())
+
+    def decide(self, plan: Plan) -> Opened:
+        attempt = plan.attempt(self.attempt_id)
+        assert attempt is not None
+        payment, attempt = move(plan, self.merchant, attempt, self.fact)
+        if isinstance(self.fact, Accepted):
+            plan.done("look", attempt.id)
+        if self.key is not None:
+            assert self.render is not None
+            body = self.render(payment, attempt)
+            digest, fingerprint = self.key.digest, self.key.fingerprint
+            plan.answers.append(Remembered(digest, fingerprint, payment.id, self.key.status, body, plan.now))
+        return Opened(payment, attempt)
+
+
+class Opening:
+    """`Hub.open`."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+
+    async def open(
+        self, merchant: Merchant, intent: Intent, key: Key | None = None, render: Render | None = None
+    ) -> Opened:
+        """Open a payment, or find the one that this order already has.
+
+        Raises `InvalidRequest`, `OrderConflict`, `NoProvider`, `IdempotencyMismatch`, `InFlight`,
+        `Unavailable`. An answer that was lost on the way is no error: the payment is `unsure`."""
+        kit = self._kit
+        account, channel = kit.choose(merchant, intent.channel, intent.account)
+        _within(intent, channel)
+        now = kit.clock()
+        connector = kit.connector(account)
+        command = Open(
+            merchant=merchant,
+            account=account,
+            intent=intent,
+            order_key=order_key(merchant.id, intent.order_id),
+            payment_id=new_id("pay_", now),
+            attempt_id=new_id("att_", now),
+            invite=None if kit.asks(account) else kit.inviter(account, connector),
+            starts=isinstance(connector, Starts),
+            expires_at=now + (intent.ttl_s or merchant.settings.payment_ttl_s) * 1000,
+            key=key,
+            render=render,
+        )
+        opened = await kit.journal.submit(command)
+        if opened.replayed or opened.attempt is None or opened.attempt.phase != "created":
+            return opened
+        return await self._start(merchant, account, opened, key, render)
+
+    async def _start(
+        self, merchant: Merchant, account: Account, opened: Opened, key: Key | None, render: Render | None
+    ) -> Opened:
+        attempt = opened.attempt
+        assert attempt is not None
+        order = self._kit.order(opened.payment, attempt, account)
+        fact: Fact
+        try:
+            started = await self._kit.connector(account).start(order, self._kit.out)
+            fact = Accepted(started.external_id, shown(started.show), started.expires_at)
+        except (Declined, Unreachable) as error:
+            fact = Closed("failed", str(error)[:300])
+        except Unsure:
+            fact = AnswerLost()
+        except Exception:  # noqa: BLE001 - whatever broke after the call may have left us
+            log.error(
+                "a connector failed", provider=account.provider, payment=order.payment_id, exc_info=True
+            )
+            fact = AnswerLost()
+        done = Concluded(merchant, opened.payment.id, attempt.id, fact, key, render)
+        return await self._kit.journal.submit(done)
+
+
+def _within(intent: Intent, channel: Channel) -> None:
+    if intent.currency != channel.currency:
+        raise InvalidRequest(f"{channel.name} takes {channel.currency}", param="currency")
+    if not channel.min_minor <= intent.amount_minor <= channel.max_minor:
+        raise InvalidRequest(f"amount is outside what {channel.name} takes", param="amount")

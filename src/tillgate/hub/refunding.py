@@ -1,0 +1,267 @@
+"""Send money back. The promise is committed with the row locked; the call to the provider is due work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tillgate.domain import ledger
+from tillgate.domain.errors import Declined, NotFound, RefundNotAllowed, Unreachable, Unsure
+from tillgate.domain.payment import (
+    Attempt,
+    Payment,
+    Refund,
+    RefundAccepted,
+    RefundAnswerLost,
+    RefundFact,
+    RefundFailed,
+    follow_refund,
+    refund_allowed,
+)
+from tillgate.hub.kit import Kit, log, targets
+from tillgate.hub.listening import Listening
+from tillgate.hub.moves import move_refund
+from tillgate.hub.opening import Key, recall, remembered
+from tillgate.spi import Looks, RefundRules, Refunds
+from tillgate.store.book import Needs, Plan
+from tillgate.store.directory import Account, Merchant
+from tillgate.store.ids import new_id
+
+_PATIENCE_MS: Final = (5_000, 15_000, 60_000, 300_000, 1_800_000, 7_200_000)
+"""Between two tries to send or to look up a refund."""
+
+RenderRefund = Callable[[Payment, Refund], bytes]
+
+
+def patience_ms(tries: int) -> int:
+    return _PATIENCE_MS[min(tries, len(_PATIENCE_MS) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class RefundOpened:
+    payment: Payment
+    refund: Refund | None
+    stored: tuple[int, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRefund:
+    """Promise a refund: it counts against what is left from this commit on."""
+
+    merchant: Merchant
+    payment_id: str
+    amount_minor: int
+    reason: str
+    refund_id: str
+    rules: Callable[[Attempt], RefundRules | None]
+    key: Key | None
+    render: RenderRefund | None
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(payments=(self.payment_id,), idempotency=(self.key.digest,) if self.key else ())
+
+    def decide(self, plan: Plan) -> RefundOpened:
+        payment = plan.payment(self.payment_id)
+        if payment is None or payment.merchant_id != self.merchant.id:
+            raise NotFound("Payment not found")
+        stored = recall(plan, self.key)
+        if stored is not None:
+            return RefundOpened(payment, None, (stored.status or 200, stored.body or b""))
+        refund_allowed(payment, self.amount_minor)
+        attempt = self._source(plan, payment)
+        refund = Refund(
+            id=self.refund_id,
+            payment_id=payment.id,
+            attempt_id=attempt.id,
+            merchant_id=self.merchant.id,
+            external_id=None,
+            phase="created",
+            reason=self.reason,
+            failure=None,
+            currency=payment.currency,
+            amount_minor=self.amount_minor,
+            created_at=plan.now,
+            done_at=None,
+            version=1,
+        )
+        after = follow_refund(payment, None, refund)
+        postings = ledger.postings(payment, after, attempt.account_id)
+        saved = plan.save(payment, after)
+        plan.save(None, refund)
+        plan.event(
+            "refund.created", saved, None, refund, postings, targets(self.merchant, saved, "refund.created")
+        )
+        plan.at("refund", refund.id, self.merchant.id, plan.now)
+        if self.key is not None:
+            assert self.render is not None
+            plan.answers.append(remembered(self.key, refund.id, self.render(saved, refund), plan.now))
+        return RefundOpened(saved, refund)
+
+    def _source(self, plan: Plan, payment: Payment) -> Attempt:
+        """The attempt whose money goes back: one that brought enough, and whose provider can."""
+        refusal = RefundNotAllowed()
+        for attempt in plan.attempts(payment.id):
+            left = attempt.paid_minor - attempt.refunded_minor - attempt.reversed_minor
+            if left < self.amount_minor:
+                continue
+            rules = self.rules(attempt)
+            if rules is None:
+                refusal = RefundNotAllowed("This provider cannot send money back by itself")
+            elif rules.window_s is not None and plan.now - (attempt.paid_at or 0) > rules.window_s * 1000:
+                refusal = RefundNotAllowed("The time for refunds of this payment is over")
+            elif not rules.partial and self.amount_minor != attempt.paid_minor:
+                refusal = RefundNotAllowed("This provider refunds whole payments only")
+            else:
+                return attempt
+        raise refusal
+
+
+@dataclass(frozen=True, slots=True)
+class RefundMoves:
+    """Book what a call about a refund brought."""
+
+    merchant: Merchant
+    refund_id: str
+    fact: RefundFact | None  # None: nothing new
+    again_at: int | None  # when to look or to try again
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(refunds=(self.refund_id,))
+
+    def decide(self, plan: Plan) -> Refund:
+        refund = plan.refund(self.refund_id)
+        assert refund is not None
+        if self.fact is not None:
+            _, refund = move_refund(plan, self.merchant, refund, self.fact)
+        if refund.phase in ("succeeded", "failed"):
+            plan.done("refund", refund.id)
+            plan.done("look_refund", refund.id)
+        elif refund.phase == "created" and self.again_at is not None:
+            plan.at("refund", refund.id, refund.merchant_id, self.again_at)
+        elif self.again_at is not None:
+            plan.done("refund", refund.id)
+            plan.at("look_refund", refund.id, refund.merchant_id, self.again_at)
+        return refund
+
+
+class Refunding:
+    """`Hub.refund`, and the due work behind it."""
+
+    def __init__(self, kit: Kit, listening: Listening) -> None:
+        self._kit = kit
+        self._listening = listening
+
+    async def refund(
+        self,
+        merchant: Merchant,
+        payment_id: str,
+        amount_minor: int,
+        reason: str,
+        key: Key | None = None,
+        render: RenderRefund | None = None,
+    ) -> RefundOpened:
+        """Raises `NotFound`, `RefundNotAllowed`, `IdempotencyMismatch`, `Unavailable`."""
+        kit = self._kit
+        refund_id = new_id("refund_", kit.clock())
+
+        def rules(attempt: Attempt) -> RefundRules | None:
+            account = merchant.account(attempt.account_id)
+            connector = kit.connector(account) if account else None
+            return connector.refund_rules(attempt.channel) if isinstance(connector, Refunds) else None
+
+        opened = await kit.journal.submit(
+            OpenRefund(merchant, payment_id, amount_minor, reason, refund_id, rules, key, render)
+        )
+        kit.kick()
+        return opened
+
+    async def send(
+        self,
+        merchant: Merchant,
+        account: Account,
+        payment: Payment,
+        attempt: Attempt,
+        refund: Refund,
+        tries: int,
+    ) -> None:
+        """Due work `refund`. `tries` counts this one: above 1 an earlier try may have reached the provider,
+        so we look before we send again, under the same operation id."""
+        connector = self._kit.connector(account)
+        order = self._kit.refund_order(payment, attempt, refund, account)
+        now = self._kit.clock()
+        fact: RefundFact
+        try:
+            if tries > 1 and isinstance(connector, Looks):
+                tell = await connector.look_refund(order, self._kit.out)
+                if tell is not None:
+                    await self._listening.told(merchant, account, tell, ("refund", refund.id))
+                    await self._book(merchant, refund, None, now + patience_ms(tries))
+                    return
+            rules = connector.refund_rules(attempt.channel)
+            if not rules.parallel and await self._another_first(payment, refund):
+                await self._book(merchant, refund, None, now + 5_000)
+                return
+            tell = await connector.refund(order, self._kit.out)
+        except Unreachable:
+            await self._book(merchant, refund, None, now + patience_ms(tries))
+            return
+        except Declined as error:
+            fact = RefundFailed(str(error)[:300])
+        except Unsure:
+            fact = RefundAnswerLost()
+        except Exception:  # noqa: BLE001 - whatever broke after the call may have left us
+            log.error("a connector failed", provider=account.provider, refund=refund.id, exc_info=True)
+            fact = RefundAnswerLost()
+        else:
+            await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
+            await self._book(merchant, refund, RefundAccepted(), now + patience_ms(0))
+            return
+        await self._book(merchant, refund, fact, now + patience_ms(0))
+
+    async def look(
+        self,
+        merchant: Merchant,
+        account: Account,
+        payment: Payment,
+        attempt: Attempt,
+        refund: Refund,
+        tries: int,
+    ) -> None:
+        """Due work `look_refund`."""
+        connector = self._kit.connector(account)
+        order = self._kit.refund_order(payment, attempt, refund, account)
+        again = self._kit.clock() + patience_ms(tries)
+        if not isinstance(connector, Looks):
+            await self._book(merchant, refund, None, again)
+            return
+        try:
+            tell = await connector.look_refund(order, self._kit.out)
+        except (Declined, Unreachable, Unsure):
+            await self._book(merchant, refund, None, again)
+            return
+        if tell is None:
+            # It never arrived, so it can be sent under its own id once more.
+            if refund.phase == "unsure":
+                await self.send(merchant, account, payment, attempt, refund, 1)
+                return
+        else:
+            await self._listening.told(merchant, account, tell)
+        await self._book(merchant, refund, None, again)
+
+    async def _another_first(self, payment: Payment, refund: Refund) -> bool:
+        """Of several refunds where the provider runs one at a time, the oldest goes first."""
+        if payment.refunding_minor <= refund.amount_minor:
+            return False
+        return await self._kit.reads.oldest_open_refund(payment.id) != refund.id
+
+    async def _book(self, merchant: Merchant, refund: Refund, fact: RefundFact | None, again: int) -> None:
+        await self._kit.journal.submit(RefundMoves(merchant, refund.id, fact, again))

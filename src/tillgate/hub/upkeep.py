@@ -1,0 +1,306 @@
+"""What time and operators do to payments: look, expire, cancel, withdraw, lapse, resolve."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tillgate.domain import dialogue, ledger
+from tillgate.domain.dialogue import Tell
+from tillgate.domain.errors import Declined, NotAllowed, NotFound, Unreachable, Unsure
+from tillgate.domain.payment import (
+    LIVE,
+    Attempt,
+    Closed,
+    Closing,
+    Paid,
+    Payment,
+    Refund,
+    close,
+    derived,
+)
+from tillgate.hub.kit import Kit, log, targets
+from tillgate.hub.listening import Listening
+from tillgate.hub.moves import event_kind, move
+from tillgate.hub.refunding import Refunding, patience_ms
+from tillgate.spi import Cancels, Looks
+from tillgate.store.book import Needs, Plan
+from tillgate.store.directory import Account, Merchant
+
+
+@dataclass(frozen=True, slots=True)
+class Closes:
+    """Close a payment by our own clock or wish, and its live attempt with it."""
+
+    merchant: Merchant
+    payment_id: str
+    why: Closing
+    reason: str
+    now_due: bool = True  # False: an operator or merchant wishes it now
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(payments=(self.payment_id,))
+
+    def decide(self, plan: Plan) -> Payment:
+        payment = plan.payment(self.payment_id)
+        if payment is None or payment.merchant_id != self.merchant.id:
+            raise NotFound("Payment not found")
+        attempt = plan.attempt(payment.live_attempt_id)
+        if payment.paid_minor or payment.closed:
+            plan.done("expire", payment.id)
+            if self.now_due or payment.closed:
+                return payment
+            raise NotAllowed("This payment is paid; refund it instead")
+        if self.now_due and plan.now < payment.expires_at:
+            plan.at("expire", payment.id, payment.merchant_id, payment.expires_at)
+            return payment
+        if attempt is not None:
+            if self.now_due and attempt.asked and plan.now < (attempt.expires_at or 0):
+                # The provider holds it and may still settle it by its own rules.
+                plan.at("expire", payment.id, payment.merchant_id, attempt.expires_at or 0)
+                return payment
+            payment, _ = move(plan, self.merchant, attempt, Closed(self.why, self.reason))
+        if payment.closed is None:
+            closed = close(payment, self.why)
+            postings = ledger.postings(payment, closed, payment.account_id)
+            payment = plan.save(payment, closed)
+            kind = event_kind(None, payment)
+            plan.event(kind, payment, None, None, postings, targets(self.merchant, payment, kind))
+        plan.done("expire", payment.id)
+        return payment
+
+
+@dataclass(frozen=True, slots=True)
+class Lapses:
+    """Close a transaction that outlived its provider's time (Payme: 12 hours)."""
+
+    merchant: Merchant
+    attempt_id: str
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(attempts=(self.attempt_id,))
+
+    def decide(self, plan: Plan) -> None:
+        attempt = plan.attempt(self.attempt_id)
+        plan.done("lapse", self.attempt_id)
+        if attempt is None or attempt.phase not in LIVE:
+            return
+        if plan.now < (attempt.expires_at or 0):
+            plan.at("lapse", attempt.id, attempt.merchant_id, attempt.expires_at or 0)
+            return
+        move(plan, self.merchant, attempt, Closed("expired", dialogue.TIMEOUT))
+
+
+@dataclass(frozen=True, slots=True)
+class LooksAgain:
+    """Nothing new was found: when to look next."""
+
+    merchant: Merchant
+    attempt_id: str
+    at: int | None
+    tries: int
+    fact: Closed | None = None
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(attempts=(self.attempt_id,))
+
+    def decide(self, plan: Plan) -> None:
+        attempt = plan.attempt(self.attempt_id)
+        assert attempt is not None
+        if self.fact is not None:
+            _, attempt = move(plan, self.merchant, attempt, self.fact)
+        if attempt.phase in LIVE and self.at is not None:
+            plan.at("look", attempt.id, attempt.merchant_id, self.at, self.tries)
+        else:
+            plan.done("look", attempt.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolves:
+    """An operator's word on a payment that is held or unsure, kept with its reason."""
+
+    merchant: Merchant
+    payment_id: str
+    outcome: Literal["accept", "paid", "failed"]
+    reason: str
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(payments=(self.payment_id,))
+
+    def decide(self, plan: Plan) -> Payment:
+        payment = plan.payment(self.payment_id)
+        if payment is None or payment.merchant_id != self.merchant.id:
+            raise NotFound("Payment not found")
+        note = {"resolved": self.outcome, "reason": self.reason}
+        if self.outcome == "accept":
+            if payment.hold is None:
+                raise NotAllowed("This payment is not held for review")
+            after = derived(replace(payment, hold=None))
+            postings = ledger.postings(payment, after, payment.account_id)
+            saved = plan.save(payment, after)
+            kind = event_kind(payment, saved)
+            plan.event(kind, saved, None, None, postings, targets(self.merchant, saved, kind), note)
+            return saved
+        attempt = plan.attempt(payment.live_attempt_id)
+        if attempt is None or attempt.phase != "unsure":
+            raise NotAllowed("This payment is not unsure")
+        plan.event("payment.resolved", payment, None, None, (), (), note)
+        fact = (
+            Closed("failed", self.reason)
+            if self.outcome == "failed"
+            else Paid(attempt.amount_minor, attempt.currency)
+        )
+        payment, _ = move(plan, self.merchant, attempt, fact)
+        return payment
+
+
+class Upkeep:
+    """`Hub.cancel`, `Hub.resolve`, and the worker's due work about attempts and payments."""
+
+    def __init__(self, kit: Kit, listening: Listening, refunding: Refunding) -> None:
+        self._kit = kit
+        self._listening = listening
+        self._refunding = refunding
+        self.kinds: dict[str, Callable[[str, int], Awaitable[None]]] = {
+            "expire": self._expire,
+            "lapse": self._lapse,
+            "look": self._look,
+            "withdraw": self._withdraw,
+            "refund": self._refund,
+            "look_refund": self._look_refund,
+        }
+
+    async def cancel(
+        self, merchant: Merchant, payment_id: str, reason: str = "cancelled by the merchant"
+    ) -> Payment:
+        """Raises `NotFound`, `NotAllowed` once it is paid, `Unsure` where the provider did not answer."""
+        payment = await self._kit.reads.payment(payment_id)
+        if payment is None or payment.merchant_id != merchant.id:
+            raise NotFound("Payment not found")
+        attempt = await self._kit.reads.live_attempt(payment.id)
+        if attempt is not None:
+            await self._withdraw_at_provider(merchant, payment, attempt)
+        return await self._kit.journal.submit(
+            Closes(merchant, payment_id, "cancelled", reason, now_due=False)
+        )
+
+    async def resolve(
+        self, merchant: Merchant, payment_id: str, outcome: Literal["accept", "paid", "failed"], reason: str
+    ) -> Payment:
+        """An operator's decision. Raises `NotFound` or `NotAllowed`."""
+        return await self._kit.journal.submit(Resolves(merchant, payment_id, outcome, reason))
+
+    # --- due work: each is safe to run twice, and to be cut off anywhere ---
+
+    async def _expire(self, payment_id: str, tries: int) -> None:
+        payment = await self._kit.reads.payment(payment_id)
+        if payment is None:
+            return
+        merchant = await self._kit.directory.merchant(payment.merchant_id)
+        attempt = await self._kit.reads.live_attempt(payment.id)
+        if attempt is not None and not attempt.asked:
+            # Its notice may have been lost: whoever paid in the last second has paid.
+            await self._withdraw_at_provider(merchant, payment, attempt)
+        await self._kit.journal.submit(Closes(merchant, payment_id, "expired", "expired"))
+
+    async def _lapse(self, attempt_id: str, tries: int) -> None:
+        found = await self._found(attempt_id)
+        if found is not None:
+            await self._kit.journal.submit(Lapses(found[0], attempt_id))
+
+    async def _withdraw(self, attempt_id: str, tries: int) -> None:
+        """The order was paid another way while this attempt is open."""
+        found = await self._found(attempt_id)
+        if found is None:
+            return
+        merchant, _, payment, attempt = found
+        if attempt.phase in LIVE:
+            await self._withdraw_at_provider(merchant, payment, attempt)
+        gone = Closed("cancelled", "paid another way")
+        await self._kit.journal.submit(LooksAgain(merchant, attempt_id, None, 0, gone))
+
+    async def _look(self, attempt_id: str, tries: int) -> None:
+        found = await self._found(attempt_id)
+        if found is None:
+            return
+        merchant, account, payment, attempt = found
+        connector, now = self._kit.connector(account), self._kit.clock()
+        again = now + patience_ms(tries)
+        fact = None
+        if isinstance(connector, Looks):
+            try:
+                tell = await connector.look(self._kit.order(payment, attempt, account), self._kit.out)
+            except (Declined, Unreachable, Unsure) as error:
+                log.info(
+                    "a look brought nothing", provider=account.provider, payment=payment.id, why=error.code
+                )
+            else:
+                if tell is not None:
+                    await self._listening.told(merchant, account, replace(tell, operation_id=attempt.id))
+                elif attempt.phase in ("created", "unsure"):
+                    fact = Closed("failed", "the provider never got it")
+        elif attempt.phase == "created":
+            fact = Closed("failed", "the provider was not asked")
+        await self._kit.journal.submit(LooksAgain(merchant, attempt_id, again, tries + 1, fact))
+
+    async def _refund(self, refund_id: str, tries: int) -> None:
+        found = await self._refund_found(refund_id)
+        if found is not None:
+            await self._refunding.send(*found, tries)
+
+    async def _look_refund(self, refund_id: str, tries: int) -> None:
+        found = await self._refund_found(refund_id)
+        if found is not None:
+            await self._refunding.look(*found, tries)
+
+    # --- helpers ---
+
+    async def _withdraw_at_provider(self, merchant: Merchant, payment: Payment, attempt: Attempt) -> None:
+        account = merchant.account(attempt.account_id)
+        connector = self._kit.connector(account) if account else None
+        if account is None:
+            return
+        order = self._kit.order(payment, attempt, account)
+        tell: Tell | None
+        if isinstance(connector, Cancels):
+            tell = await connector.cancel(order, self._kit.out)
+        elif isinstance(connector, Looks):
+            tell = await connector.look(order, self._kit.out)
+        else:
+            return
+        if tell is not None:
+            await self._listening.told(merchant, account, replace(tell, operation_id=attempt.id))
+
+    async def _found(self, attempt_id: str) -> tuple[Merchant, Account, Payment, Attempt] | None:
+        attempt = await self._kit.reads.attempt(attempt_id)
+        if attempt is None:
+            return None
+        payment = await self._kit.reads.payment(attempt.payment_id)
+        merchant = await self._kit.directory.merchant(attempt.merchant_id)
+        account = merchant.account(attempt.account_id)
+        assert payment is not None
+        return (merchant, account, payment, attempt) if account else None
+
+    async def _refund_found(
+        self, refund_id: str
+    ) -> tuple[Merchant, Account, Payment, Attempt, Refund] | None:
+        refund = await self._kit.reads.refund(refund_id)
+        found = await self._found(refund.attempt_id) if refund else None
+        return (*found, refund) if found and refund else None

@@ -1,0 +1,361 @@
+"""The JSON that merchants see. Replies and outgoing webhooks are the same models.
+
+Two dialects over one set of rows: the merchant API document's (`wallet_id`, whole rupiah, `success`) and
+`/v1`'s. What the document does not name is additive.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from tillgate.domain.money import Money
+from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
+
+_encode: Final = msgspec.json.Encoder().encode
+
+STATUS_WORDS: Final = {
+    "pending": "pending", "unsure": "pending", "review": "pending", "paid": "success",
+    "failed": "failed", "expired": "failed", "cancelled": "failed",
+}  # fmt: skip
+"""Our status in the document's three words: a documented client polls until it is no longer `pending`."""
+
+TYPE_WORDS: Final = {
+    "payment.paid": "payment.success",
+    "refund.succeeded": "refund.success",
+}
+"""Event types in the document's words; the others are the same."""
+
+REFUND_WORDS: Final = {
+    "created": "processing", "pending": "processing", "unsure": "processing",
+    "succeeded": "success", "failed": "failed",
+}  # fmt: skip
+
+
+def rfc3339(at: int | None) -> str | None:
+    """Epoch ms as `2026-11-21T09:45:00Z`, with milliseconds only where there are some."""
+    if at is None:
+        return None
+    text = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00").removesuffix(".000") + "Z"
+
+
+def number(amount_minor: int, currency: str) -> msgspec.Raw:
+    """An exact JSON number of whole units: `150000`; `150000.50` where there is a fraction."""
+    text = Money(amount_minor, currency).decimal()
+    whole, _, fraction = text.partition(".")
+    return msgspec.Raw((text if fraction.strip("0") else whole).encode())
+
+
+# --- the document's dialect ---------------------------------------------------------------------------------
+
+
+class TokenIn(msgspec.Struct):
+    api_key: str
+    api_secret: str
+
+
+class TokenOut(msgspec.Struct):
+    access_token: str
+    expires_in: int
+    token_type: str = "Bearer"  # noqa: S105
+
+
+class Wallet(msgspec.Struct):
+    id: str
+    name: str
+    currency: str
+
+
+class WalletList(msgspec.Struct):
+    wallets: list[Wallet]
+
+
+class WalletsOut(msgspec.Struct):
+    data: WalletList
+    status: str = "success"
+    message: str = "Wallet channels retrieved successfully"
+
+
+class PaymentIn(msgspec.Struct):
+    wallet_id: str
+    amount: int
+    currency: str
+    order_id: str
+    callback_url: str | None = None
+
+
+class PaymentCreated(msgspec.Struct, omit_defaults=True):
+    payment_id: str
+    status: str
+    qr_url: str
+    expires_at: str
+    qr_string: str | None = None
+    status_detail: str | None = None
+
+
+class PaymentStatus(msgspec.Struct):
+    payment_id: str
+    order_id: str
+    status: str
+    amount: msgspec.Raw
+    currency: str
+    wallet_id: str
+    paid_at: str | None
+    status_detail: str
+    refunded_amount: msgspec.Raw
+    paid_with: str | None
+    expires_at: str | None
+
+
+class RefundIn(msgspec.Struct):
+    amount: int
+    reason: str
+
+
+class RefundOut(msgspec.Struct):
+    refund_id: str
+    payment_id: str
+    status: str
+    amount: msgspec.Raw
+
+
+class RefundRow(msgspec.Struct):
+    refund_id: str
+    payment_id: str
+    status: str
+    amount: msgspec.Raw
+    reason: str
+    created_at: str | None
+    failure: str | None
+
+
+class RefundList(msgspec.Struct):
+    payment_id: str
+    refunds: list[RefundRow]
+
+
+class ErrorOut(msgspec.Struct, omit_defaults=True):
+    errorCode: str  # noqa: N815
+    errorType: str  # noqa: N815
+    errorMessage: str  # noqa: N815
+    status: str | None = None
+    param: str | None = None
+    request_id: str | None = None
+
+
+class Callback(msgspec.Struct):
+    """What a `callback_url` is sent: the status body at the top, and what happened."""
+
+    type: str
+    timestamp: str | None
+    payment_id: str
+    order_id: str
+    status: str
+    amount: msgspec.Raw
+    currency: str
+    wallet_id: str
+    paid_at: str | None
+    status_detail: str
+    refunded_amount: msgspec.Raw
+    paid_with: str | None
+    expires_at: str | None
+    refund: RefundRow | None
+
+
+def created(payment: Payment, attempt: Attempt | None, public_url: str) -> bytes:
+    return _encode(
+        PaymentCreated(
+            payment_id=payment.id,
+            status=STATUS_WORDS[payment.status],
+            qr_url=f"{public_url}/pay/{payment.id}",
+            expires_at=rfc3339(payment.expires_at) or "",
+            qr_string=qr_string(attempt.show if attempt else None),
+            status_detail="unsure" if payment.status == "unsure" else None,
+        )
+    )
+
+
+class _QrOnly(msgspec.Struct):
+    qr_string: str | None = None
+
+
+_qr_only: Final = msgspec.json.Decoder(_QrOnly).decode
+
+
+def qr_string(show: str | None) -> str | None:
+    return _qr_only(show).qr_string if show else None
+
+
+def status_fields(payment: Payment) -> dict[str, Any]:
+    return {
+        "payment_id": payment.id,
+        "order_id": payment.order_id,
+        "status": STATUS_WORDS[payment.status],
+        "amount": number(payment.amount_minor, payment.currency),
+        "currency": payment.currency,
+        "wallet_id": payment.channel,
+        "paid_at": rfc3339(payment.paid_at),
+        "status_detail": status_detail(payment),
+        "refunded_amount": number(payment.refunded_minor, payment.currency),
+        "paid_with": payment.paid_with,
+        "expires_at": rfc3339(payment.expires_at),
+    }
+
+
+def status_detail(payment: Payment) -> str:
+    if payment.status != "paid":
+        return "reversed" if payment.reversed_minor else payment.status
+    if payment.refunded_minor:
+        return "refunded" if payment.refunded_minor >= payment.paid_minor else "partially_refunded"
+    return "paid_late" if payment.late else "paid"
+
+
+def status(payment: Payment) -> bytes:
+    return _encode(PaymentStatus(**status_fields(payment)))
+
+
+def refund_row(refund: Refund) -> RefundRow:
+    return RefundRow(
+        refund_id=refund.id,
+        payment_id=refund.payment_id,
+        status=REFUND_WORDS[refund.phase],
+        amount=number(refund.amount_minor, refund.currency),
+        reason=refund.reason,
+        created_at=rfc3339(refund.created_at),
+        failure=refund.failure,
+    )
+
+
+def refunding(_payment: Payment, refund: Refund) -> bytes:
+    """The answer to a refund request: documented as `processing`, whatever comes of it later."""
+    amount = number(refund.amount_minor, refund.currency)
+    return _encode(RefundOut(refund.id, refund.payment_id, REFUND_WORDS["created"], amount))
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+class EventBody(msgspec.Struct):
+    """What an event keeps: every row it changed, as it stood afterwards."""
+
+    payment: Payment | None = None
+    attempt: Attempt | None = None
+    refund: Refund | None = None
+    standing_order: StandingOrder | None = None
+    note: dict[str, Any] | None = None
+
+
+event_body: Final = msgspec.json.Decoder(EventBody).decode
+
+
+def callback(kind: str, occurred_at: int, body: bytes) -> bytes:
+    """An event in the document's dialect."""
+    event = event_body(body)
+    assert event.payment is not None
+    return _encode(
+        Callback(
+            type=TYPE_WORDS.get(kind, kind),
+            timestamp=rfc3339(occurred_at),
+            refund=refund_row(event.refund) if event.refund else None,
+            **status_fields(event.payment),
+        )
+    )
+
+
+# --- /v1 ----------------------------------------------------------------------------------------------------
+
+
+class PaymentV1(msgspec.Struct):
+    id: str
+    order_id: str
+    status: str
+    amount_minor: int
+    currency: str
+    channel: str
+    paid_minor: int
+    tip_minor: int
+    fee_minor: int
+    refunding_minor: int
+    refunded_minor: int
+    reversed_minor: int
+    hold: str | None
+    late: bool
+    paid_with: str | None
+    account: str
+    standing_order: str | None
+    callback_url: str | None
+    metadata: msgspec.Raw
+    created_at: str | None
+    expires_at: str | None
+    paid_at: str | None
+
+
+class RefundV1(msgspec.Struct):
+    id: str
+    payment_id: str
+    status: str
+    amount_minor: int
+    currency: str
+    reason: str
+    failure: str | None
+    created_at: str | None
+    done_at: str | None
+
+
+def payment_v1(payment: Payment) -> PaymentV1:
+    return PaymentV1(
+        id=payment.id,
+        order_id=payment.order_id,
+        status=payment.status,
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        channel=payment.channel,
+        paid_minor=payment.paid_minor,
+        tip_minor=payment.tip_minor,
+        fee_minor=payment.fee_minor,
+        refunding_minor=payment.refunding_minor,
+        refunded_minor=payment.refunded_minor,
+        reversed_minor=payment.reversed_minor,
+        hold=payment.hold,
+        late=payment.late,
+        paid_with=payment.paid_with,
+        account=payment.account_id,
+        standing_order=payment.standing_id,
+        callback_url=payment.callback_url,
+        metadata=msgspec.Raw((payment.metadata or "{}").encode()),
+        created_at=rfc3339(payment.created_at),
+        expires_at=rfc3339(payment.expires_at),
+        paid_at=rfc3339(payment.paid_at),
+    )
+
+
+def refund_v1(refund: Refund) -> RefundV1:
+    return RefundV1(
+        id=refund.id,
+        payment_id=refund.payment_id,
+        status="pending" if refund.phase == "created" else refund.phase,
+        amount_minor=refund.amount_minor,
+        currency=refund.currency,
+        reason=refund.reason,
+        failure=refund.failure,
+        created_at=rfc3339(refund.created_at),
+        done_at=rfc3339(refund.done_at),
+    )
+
+
+def event_v1(kind: str, occurred_at: int, body: bytes) -> bytes:
+    """An event as `/v1` and webhook endpoints see it."""
+    event = event_body(body)
+    data: dict[str, Any] = {}
+    if event.payment is not None:
+        data["payment"] = payment_v1(event.payment)
+    if event.refund is not None:
+        data["refund"] = refund_v1(event.refund)
+    if event.standing_order is not None:
+        data["standing_order"] = {"id": event.standing_order.id, "order_id": event.standing_order.order_id}
+    if event.note is not None:
+        data["note"] = event.note
+    return _encode({"type": kind, "timestamp": rfc3339(occurred_at), "data": data})

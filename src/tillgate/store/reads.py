@@ -1,0 +1,124 @@
+"""Reads that bypass the journal: committed rows, as records."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.sql.elements import ClauseElement
+
+from tillgate.domain.dialogue import Record
+from tillgate.domain.payment import OPEN_REFUND, Attempt, Payment, Refund
+from tillgate.store import tables as t
+from tillgate.store.book import RecordT, record_of
+from tillgate.store.database import Database
+from tillgate.store.statements import Row
+
+STATEMENT_ROWS: Final = 10_000
+
+_PAYMENT = select(t.payments).where(t.payments.c.id == bindparam("id"))
+_ATTEMPT = select(t.attempts).where(t.attempts.c.id == bindparam("id"))
+_REFUND = select(t.refunds).where(t.refunds.c.id == bindparam("id"))
+_LIVE = select(t.attempts).where(t.attempts.c.live_of == bindparam("id"))
+_ATTEMPTS = select(t.attempts).where(t.attempts.c.payment_id == bindparam("id")).order_by(t.attempts.c.id)
+_REFUNDS = select(t.refunds).where(t.refunds.c.payment_id == bindparam("id")).order_by(t.refunds.c.id)
+_OLDEST_OPEN = (
+    select(t.refunds.c.id)
+    .where(t.refunds.c.payment_id == bindparam("id"), t.refunds.c.phase.in_(sorted(OPEN_REFUND)))
+    .order_by(t.refunds.c.id)
+    .limit(1)
+)
+_STATEMENT = (
+    select(t.attempts, t.payments)
+    .join(t.payments, t.payments.c.id == t.attempts.c.payment_id)
+    .where(
+        t.attempts.c.account_id == bindparam("account_id"),
+        t.attempts.c.provider_at >= bindparam("from_ms"),
+        t.attempts.c.provider_at <= bindparam("to_ms"),
+    )
+    .order_by(t.attempts.c.provider_at, t.attempts.c.id)
+    .limit(STATEMENT_ROWS)
+)
+_EVENTS = (
+    select(t.events)
+    .where(t.events.c.merchant_id == bindparam("merchant_id"), t.events.c.seq > bindparam("after"))
+    .order_by(t.events.c.seq)
+    .limit(bindparam("limit"))
+)
+_BALANCES = (
+    select(t.balances.c.account, t.balances.c.currency, t.balances.c.amount_minor)
+    .where(t.balances.c.merchant_id == bindparam("id"))
+    .order_by(t.balances.c.account, t.balances.c.currency)
+)
+_DELIVERIES = (
+    select(t.deliveries)
+    .where(t.deliveries.c.merchant_id == bindparam("merchant_id"), t.deliveries.c.id > bindparam("after"))
+    .order_by(t.deliveries.c.id)
+    .limit(bindparam("limit"))
+)
+_PING = select(t.meta.c.key).limit(1)
+_WIDTH: Final = len(t.attempts.columns)
+
+
+class Reads:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def payment(self, payment_id: str) -> Payment | None:
+        return await self._one(Payment, _PAYMENT, payment_id)
+
+    async def attempt(self, attempt_id: str) -> Attempt | None:
+        return await self._one(Attempt, _ATTEMPT, attempt_id)
+
+    async def refund(self, refund_id: str) -> Refund | None:
+        return await self._one(Refund, _REFUND, refund_id)
+
+    async def live_attempt(self, payment_id: str) -> Attempt | None:
+        return await self._one(Attempt, _LIVE, payment_id)
+
+    async def attempts(self, payment_id: str) -> list[Attempt]:
+        """Oldest first."""
+        return await self._all(Attempt, _ATTEMPTS, payment_id)
+
+    async def refunds(self, payment_id: str) -> list[Refund]:
+        """Oldest first."""
+        return await self._all(Refund, _REFUNDS, payment_id)
+
+    async def oldest_open_refund(self, payment_id: str) -> str | None:
+        rows = await self._database.read(_OLDEST_OPEN, {"id": payment_id})
+        return rows[0][0] if rows else None
+
+    async def statement(self, account_id: str, from_ms: int, to_ms: int) -> Record:
+        """What a provider opened by asking in a span of its own time, oldest first."""
+        params = {"account_id": account_id, "from_ms": from_ms, "to_ms": to_ms}
+        rows = await self._database.read(_STATEMENT, params)
+        return Record(
+            rows=tuple(
+                Record(record_of(Attempt, row[:_WIDTH]), record_of(Payment, row[_WIDTH:])) for row in rows
+            )
+        )
+
+    async def events(self, merchant_id: str, after: int, limit: int) -> list[Row]:
+        """`events` rows in order, from the one after number `after`."""
+        params = {"merchant_id": merchant_id, "after": after, "limit": limit}
+        return await self._database.read(_EVENTS, params)
+
+    async def balances(self, merchant_id: str) -> list[tuple[str, str, int]]:
+        """(account, currency, amount_minor), sorted."""
+        rows = await self._database.read(_BALANCES, {"id": merchant_id})
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def deliveries(self, merchant_id: str, after: str, limit: int) -> list[Row]:
+        params = {"merchant_id": merchant_id, "after": after, "limit": limit}
+        return await self._database.read(_DELIVERIES, params)
+
+    async def ping(self) -> None:
+        """Raises `Unavailable`."""
+        await self._database.read(_PING)
+
+    async def _one(self, kind: type[RecordT], statement: ClauseElement, key: str) -> RecordT | None:
+        rows: list[Any] = await self._database.read(statement, {"id": key})
+        return record_of(kind, rows[0]) if rows else None
+
+    async def _all(self, kind: type[RecordT], statement: ClauseElement, key: str) -> list[RecordT]:
+        return [record_of(kind, row) for row in await self._database.read(statement, {"id": key})]

@@ -1,0 +1,149 @@
+"""Claiming due work and deliveries, and writing how they ended; run inside the journal's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import bindparam, exists, select, update
+
+from tillgate.store import tables as t
+from tillgate.store.database import Tx
+from tillgate.store.statements import Row
+
+LEASE_MS: Final = 60_000
+
+_due = t.due.alias("waiting")
+_CLAIM_DUE = (
+    update(t.due)
+    .where(
+        t.due.c.id.in_(
+            select(_due.c.id)
+            .where(_due.c.run_at <= bindparam("now"))
+            .order_by(_due.c.run_at)
+            .limit(bindparam("limit"))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(run_at=bindparam("until"), tries=t.due.c.tries + 1)
+    .returning(t.due)
+)
+
+_waiting = t.deliveries.alias("waiting")
+_earlier = t.deliveries.alias("earlier")
+_CLAIM_DELIVERIES = (
+    update(t.deliveries)
+    .where(
+        t.deliveries.c.id.in_(
+            select(_waiting.c.id)
+            .where(
+                _waiting.c.state == "pending",
+                _waiting.c.next_at <= bindparam("now"),
+                # One payment's news reaches one target in order: nothing overtakes what is not delivered.
+                ~exists().where(
+                    _earlier.c.stream == _waiting.c.stream,
+                    _earlier.c.seq < _waiting.c.seq,
+                    _earlier.c.state == "pending",
+                ),
+            )
+            .order_by(_waiting.c.next_at)
+            .limit(bindparam("limit"))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(next_at=bindparam("until"), tries=t.deliveries.c.tries + 1)
+    .returning(t.deliveries)
+)
+_FINISH = (
+    update(t.deliveries)
+    .where(t.deliveries.c.id == bindparam("delivery"), t.deliveries.c.tries == bindparam("number"))
+    .values(
+        state=bindparam("new_state"),
+        next_at=bindparam("again_at"),
+        done_at=bindparam("ended_at"),
+        last_status=bindparam("answer_status"),
+        last_error=bindparam("why"),
+    )
+    .returning(t.deliveries.c.id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one URL; `number` counts this try."""
+
+    id: str
+    merchant_id: str
+    endpoint_id: str | None
+    url: str
+    number: int
+    event_id: str
+    kind: str
+    occurred_at: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    delivery: Delivery
+    state: str
+    again_at: int
+    at: int
+    took_ms: int
+    status: int | None
+    answer: str | None
+    error: str | None
+    disable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDue:
+    limit: int
+
+    async def run(self, tx: Tx, now: int) -> list[Row]:
+        return await tx.execute(_CLAIM_DUE, {"now": now, "limit": self.limit, "until": now + LEASE_MS})
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDeliveries:
+    limit: int
+
+    async def run(self, tx: Tx, now: int) -> list[Delivery]:
+        params = {"now": now, "limit": self.limit, "until": now + LEASE_MS}
+        rows = await tx.execute(_CLAIM_DELIVERIES, params)
+        if not rows:
+            return []
+        keys = list({(row[1], row[2]) for row in rows})
+        events = {(e[0], e[1]): e for e in await tx.select(t.events, ("merchant_id", "seq"), keys)}
+        found = []
+        for row in sorted(rows, key=lambda one: one[2]):
+            event = events[row[1], row[2]]
+            body = bytes(event[6])
+            found.append(Delivery(row[0], row[1], row[4], row[5], row[7], event[2], event[3], event[5], body))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Write how tries ended. A try whose lease ran out and was taken over changes nothing."""
+
+    results: Sequence[Result]
+
+    async def run(self, tx: Tx, now: int) -> None:
+        for one in self.results:
+            params = {
+                "delivery": one.delivery.id,
+                "number": one.delivery.number,
+                "new_state": one.state,
+                "again_at": one.again_at,
+                "ended_at": None if one.state == "pending" else one.at,
+                "answer_status": one.status,
+                "why": one.error,
+            }
+            await tx.execute(_FINISH, params)
+        rows = [
+            (one.delivery.id, one.delivery.number, one.at, one.took_ms, one.status, one.answer, one.error)
+            for one in self.results
+        ]
+        await tx.upsert(t.delivery_tries, rows)
