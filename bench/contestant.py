@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.load import ID, Load, Step, json_post, play
-from bench.process import BenchError, Server, clean_environment, free_port
+from bench.process import BenchError, Server, clean_environment, free_port, slug
 
 if TYPE_CHECKING:
     from bench.postgres import Postgres
@@ -104,7 +104,7 @@ class HttpContestant:
 
     def start(self, storage: Storage) -> None:
         self.storage = storage
-        directory = storage.directory(self.name.replace(" ", "-"))
+        directory = storage.directory(slug(self.name))
         self.port = free_port()
         argv, env = self.command(directory)
         self.server = Server(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.contestant import Sample
-from bench.process import BenchError, clean_environment
+from bench.process import BenchError, clean_environment, slug
 from bench.tools import run_json, tool
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class SqliteFloor:
 
     def start(self, storage: Storage) -> None:
         self.storage = storage
-        self.directory = storage.directory(self.name.replace(" ", "-"))
+        self.directory = storage.directory(slug(self.name))
         self.database = self.directory / "floor.db"
         self.template.copy_to(self.database)
         (self.directory / "script").write_bytes(self.template.shape.script())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,6 +56,11 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return kept | extra
 
 
+def slug(name: str) -> str:
+    """A contestant's name as a file name."""
+    return re.sub(r"\W+", "-", name)
+
+
 def as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
     """The arguments of `subprocess` that run a command as somebody else."""
     return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -75,7 +81,7 @@ class Server:
     ) -> None:
         if port is not None and port_answers(port):
             raise BenchError(f"{name}: port {port} is taken: a stale server would spoil the run")
-        self.name, self.port, self.log = name, port, directory / f"{name}.log"
+        self.name, self.port, self.log = name, port, directory / f"{slug(name)}.log"
         self.started_at = time.monotonic()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
