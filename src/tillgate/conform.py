@@ -8,10 +8,12 @@ other than the thing it judges.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
+from xml.sax.saxutils import escape, quoteattr
 
 import aiohttp
 
@@ -257,6 +259,114 @@ async def _judge(check: Check, wire: Wire, timeout_s: float) -> Outcome:
         verdict, why = "error", f"not finished in {timeout_s:g} s"
     elapsed_ms = (time.perf_counter() - begun) * 1000
     return Outcome(check, verdict, wire._scrub(why), tuple(wire.exchanges), elapsed_ms)
+
+
+# --- reports ------------------------------------------------------------------------------------------------
+
+MARKS: Final[Mapping[Verdict, str]] = {"pass": "ok", "fail": "FAIL", "skip": "skip", "error": "ERROR"}
+
+
+def line(outcome: Outcome) -> str:
+    """One line for one check, as it ends."""
+    why = f": {outcome.why}" if outcome.why else ""
+    return f"{MARKS[outcome.verdict]:<5} {outcome.check.id:<28} {outcome.check.title}{why}"
+
+
+def summary(report: Report) -> str:
+    counts = [f"{report.count(verdict)} {word}" for verdict, word in _WORDS.items() if report.count(verdict)]
+    return f"{report.title or 'Conformance'} at {report.url}: {', '.join(counts) or 'nothing judged'}"
+
+
+def as_text(report: Report) -> str:
+    """Every check by group, then for what did not pass the rule, its source and the exchanges."""
+    lines: list[str] = []
+    group = None
+    for outcome in report.outcomes:
+        if outcome.check.group != group:
+            group = outcome.check.group
+            lines += ["", group or "checks"]
+        lines.append("  " + line(outcome))
+    for outcome in report.outcomes:
+        if outcome.verdict in ("fail", "error"):
+            check = outcome.check
+            lines += ["", f"{MARKS[outcome.verdict]} {check.id}: {check.title}", f"  rule: {check.source}"]
+            lines.append(f"  {outcome.why}")
+            for exchange in outcome.exchanges[-3:]:
+                lines += ["", _indented(exchange.request), "  ->", _indented(exchange.answer)]
+    return "\n".join([*lines[1:], "", summary(report), ""])
+
+
+def as_json(report: Report) -> str:
+    return json.dumps(
+        {
+            "title": report.title,
+            "url": report.url,
+            "passed": report.passed,
+            "counts": {verdict: report.count(verdict) for verdict in _WORDS},
+            "checks": [
+                {
+                    "id": outcome.check.id,
+                    "group": outcome.check.group,
+                    "title": outcome.check.title,
+                    "source": outcome.check.source,
+                    "verdict": outcome.verdict,
+                    "why": outcome.why,
+                    "elapsed_ms": round(outcome.elapsed_ms, 1),
+                    "exchanges": [
+                        {"request": e.request, "answer": e.answer, "elapsed_ms": round(e.elapsed_ms, 1)}
+                        for e in outcome.exchanges
+                    ],
+                }
+                for outcome in report.outcomes
+            ],
+        },
+        ensure_ascii=False,
+        indent=2,
+    )
+
+
+def as_junit(report: Report) -> str:
+    """JUnit XML, as CI systems read it."""
+    failed, broken, skipped = (report.count(verdict) for verdict in ("fail", "error", "skip"))
+    head = (
+        f'<testsuite name={_attribute(report.title or "conformance")} tests="{len(report.outcomes)}"'
+        f' failures="{failed}" errors="{broken}" skipped="{skipped}">'
+    )
+    cases = []
+    for outcome in report.outcomes:
+        check = outcome.check
+        name = f"classname={_attribute(check.group)} name={_attribute(f'{check.id}: {check.title}')}"
+        inner = ""
+        if outcome.verdict in ("fail", "error"):
+            tag = "failure" if outcome.verdict == "fail" else "error"
+            told = "\n\n".join(f"{e.request}\n->\n{e.answer}" for e in outcome.exchanges[-3:])
+            text = escape(_plain(f"{check.source}\n{told}"))
+            inner = f"<{tag} message={_attribute(outcome.why)}>{text}</{tag}>"
+        elif outcome.verdict == "skip":
+            inner = f"<skipped message={_attribute(outcome.why)}/>"
+        cases.append(f'  <testcase {name} time="{outcome.elapsed_ms / 1000:.3f}">{inner}</testcase>')
+    return "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', head, *cases, "</testsuite>", ""])
+
+
+_WORDS: Final[Mapping[Verdict, str]] = {
+    "pass": "passed",
+    "fail": "failed",
+    "skip": "skipped",
+    "error": "without an answer",
+}
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """Without what XML cannot hold."""
+    return "".join(c if c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff") else "?" for c in text)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {row}" for row in text.splitlines()[:40])
 
 
 def _text(body: bytes) -> str:
