@@ -78,12 +78,13 @@ class Client:
         *,
         rpc_id: int | None = None,
         headers: Mapping[str, str] | None = None,
+        echoed: bool = True,
     ) -> Said:
         """One request as Payme makes it (no `jsonrpc` member), its answer's envelope checked."""
         rpc_id = next(_ids) if rpc_id is None else rpc_id
         body = json.dumps({"method": method, "params": params, "id": rpc_id}).encode()
         answer = await self.wire.send(body, headers=self.headers() if headers is None else headers)
-        return self.read(answer, rpc_id)
+        return self.read(answer, rpc_id if echoed else None)
 
     def read(self, answer: Answer, rpc_id: int | None) -> Said:
         expect(answer.status == 200, f"HTTP {answer.status}: Payme takes anything but 200 for a system error")
@@ -167,9 +168,8 @@ def result_of(method: str, said: Said) -> dict[str, Any]:
 
 
 def refusal_of(method: str, said: Said, codes: tuple[int, ...], why: str) -> dict[str, Any]:
-    due = "-31050..-31099" if codes == ACCOUNT else " or ".join(map(str, codes))
-    if len(codes) > len(ACCOUNT):
-        due = f"{codes[0]} or -31050..-31099"
+    names = [str(code) for code in codes if code not in ACCOUNT]
+    due = " or ".join([*names, "-31050..-31099"] if set(ACCOUNT) <= set(codes) else names)
     if said.error is None:
         raise Failed(f"{method} succeeded although {why}; error {due} was due")
     code = said.error.get("code")

@@ -9,7 +9,9 @@ from typing import Any, Final
 from tillgate.conform import Check, Failed, Skipped, Wire, expect
 from tillgate.providers.payme.conformance.client import (
     ACCOUNT,
+    FORBIDDEN,
     MALFORMED,
+    NO_TRANSACTION,
     WRONG_AMOUNT,
     Client,
     Said,
@@ -113,6 +115,16 @@ async def unknown_method(wire: Wire) -> None:
     expect(error.get("data") == "NoSuchMethod", f"`data` is {error.get('data')!r}, not the method's name")
 
 
+async def echoed_id(wire: Wire) -> None:
+    client = Client(wire)
+    params = {"id": new_id()}
+    refusal_of(
+        "CheckTransaction", await client.ask("CheckTransaction", params), NO_TRANSACTION, "it is unknown"
+    )
+    said = await client.ask("CheckTransaction", params, headers=client.headers("wrong"))
+    refusal_of("CheckTransaction", said, FORBIDDEN, "the password is wrong")
+
+
 async def localised(wire: Wire) -> None:
     client = Client(wire)
     order = await client.order()
@@ -184,6 +196,7 @@ CHECKS: tuple[Check, ...] = (
         unknown_method,
         WORDS,
     ),
+    Check("error.id", "errors carry the request's id", "Merchant API, protocol", echoed_id, WORDS),
     Check(
         "error.localised",
         "-31050..-31099 carry a message in ru, uz and en, and the account field in `data`",
@@ -202,7 +215,7 @@ CHECKS: tuple[Check, ...] = (
     *(
         Check(
             f"body.{name}",
-            f"a request body that is {name} is answered {codes[0]}",
+            f"a malformed body ({name}) is answered {codes[0]}",
             ERRORS,
             body(content, codes),
             BAD,
@@ -212,7 +225,7 @@ CHECKS: tuple[Check, ...] = (
     *(
         Check(
             f"amount.{name}",
-            f"an amount that is {name} is refused",
+            f"a wrong amount ({name}) is refused",
             "Merchant API, data types: Amount",
             amount(value),
             BAD,
@@ -222,7 +235,7 @@ CHECKS: tuple[Check, ...] = (
     *(
         Check(
             f"account.{name}",
-            f"an account that is {name} is refused",
+            f"a malformed account ({name}) is refused",
             "Merchant API, data types: Account",
             account(value),
             BAD,

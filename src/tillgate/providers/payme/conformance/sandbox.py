@@ -41,14 +41,20 @@ def forbidden(method: str) -> Callable[[Wire], Awaitable[None]]:
         for why, headers in {
             "the password is wrong": client.headers("wrong-" + client.settings.key),
             "the password is empty": client.headers(""),
-            "the login is wrong": client.headers(login="Somebody"),
             "there is no Authorization": {"Content-Type": "text/json; charset=UTF-8"},
             "Authorization is not Base64": {"Authorization": "Basic ???"},
         }.items():
-            said = await client.ask(method, params, headers=headers)
+            said = await client.ask(method, params, headers=headers, echoed=False)
             refusal_of(method, said, FORBIDDEN, why)
 
     return run
+
+
+async def wrong_login(wire: Wire) -> None:
+    client = Client(wire)
+    headers = client.headers(login="Somebody")
+    said = await client.ask("CheckTransaction", {"id": new_id()}, headers=headers, echoed=False)
+    refusal_of("CheckTransaction", said, FORBIDDEN, "the login is not the agreed one")
 
 
 async def wrong_amount(wire: Wire) -> None:
@@ -188,6 +194,13 @@ CHECKS: tuple[Check, ...] = (
             ONE,
         )
         for method in METHODS
+    ),
+    Check(
+        "auth.login",
+        "the right password under another login is answered -32504",
+        "Merchant API, protocol: login and password are agreed",
+        wrong_login,
+        ONE,
     ),
     Check(
         "amount.wrong",
