@@ -169,8 +169,12 @@ def _address(config: Config, name: str) -> None:
     url = getattr(config, name)
     if not url:
         return
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.username is not None:
         raise Misconfigured(f"AtomPay account: {name} is no http address")
     if config.env == "production" and parts.scheme != "https":
         raise Misconfigured(f"AtomPay account: {name} is not https and env is production")

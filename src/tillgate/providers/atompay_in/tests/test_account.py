@@ -51,6 +51,8 @@ def test_published_keys_are_refused_when_money_is_real(name: str) -> None:
         {"base_url": "http://127.0.0.1:9"},
         {"base_url": "ftp://example.com"},
         {"base_url": "https://user:pw@example.com"},
+        {"base_url": "https://[::1"},
+        {"base_url": "https://example.com:99999"},
         {"merch_id": "abc"},
         {"merch_id": "12345678901"},
         {"password": ""},

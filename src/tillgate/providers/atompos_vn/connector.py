@@ -1,0 +1,256 @@
+"""ATOM POS (Vietnam): a payment is pushed to a terminal on the LAN, which later tells of it by an IPN.
+
+An IPN has no status: it can only mean "paid". A failure or a time-out at the terminal is silence, so a push
+whose answer is lost stays `unsure` until an IPN or a person says more; it is never pushed again blindly.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from tillgate.domain.dialogue import Hint, Noise, Record, Tell
+from tillgate.domain.errors import Declined, Refusal, Unreachable, Unsure
+from tillgate.domain.payment import Paid
+from tillgate.providers.atompos_vn import contract, requests
+from tillgate.providers.atompos_vn.config import PRIVATE, Config, checked, networks, within
+from tillgate.providers.atompos_vn.contract import (
+    BadCredential,
+    Ipn,
+    MissingFields,
+    NoCredential,
+    Notification,
+    NotPermitted,
+    TooLarge,
+    WrongMethod,
+    WrongType,
+)
+from tillgate.providers.atompos_vn.tokens import Tokens
+from tillgate.spi import Heard, HttpCall, Inbound, Order, Reply, Send, Show, Started
+
+AUTHORIZE: Final = "/authorize"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A login at `/authorize` that succeeded."""
+
+    token: str
+    lifetime_s: int
+
+
+class AtomPos:
+    """One partner and its terminal."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = checked(config)
+        self._allowed = networks(config.allow_ips) or (PRIVATE if config.auth == "none" else ())
+        self._tokens: Tokens | None = None
+        if config.auth == "jwt":
+            self._tokens = Tokens(
+                config.jwt_secret,
+                config.jwt_algorithm,
+                previous=config.previous_jwt_secret,
+                audience=config.jwt_audience,
+                issuer=config.jwt_issuer,
+                lifetime_s=config.token_ttl_s,
+            )
+
+    # --- pushing --------------------------------------------------------------------------------------------
+
+    async def start(self, order: Order, send: Send) -> Started:
+        """Show the amount on the terminal. Raises `Declined`, `Unreachable` (safe to repeat) or `Unsure`.
+
+        `metadata.requestId` is the merchant's own id for it, `metadata.tip` a tip in dong,
+        `metadata.extraData` texts for the terminal. No error carries the terminal's URL: it holds the code.
+        """
+        config = self._config
+        if not config.pos_url:
+            raise Declined("this account has no terminal: set pos_url and verify_code")
+        if not order.notify_url:
+            raise Declined("the terminal needs an address to report to: set the hub's public URL")
+        if order.amount.currency != contract.CURRENCY:
+            raise Declined("ATOM POS takes VND only")
+        try:
+            asked = requests.payment_request(
+                {
+                    "requestId": order.metadata.get("requestId") or order.operation_id,
+                    "orderId": order.order_id,
+                    "amount": order.amount.minor,
+                    "tip": order.metadata.get("tip", 0),
+                    "extraData": order.metadata.get("extraData"),
+                }
+            )
+        except (MissingFields, WrongType):
+            raise Declined("metadata.requestId, tip or extraData is not what a terminal takes") from None
+        message = {
+            "direct": 1,
+            "requestID": asked.request_id,
+            "orderId": asked.order_id,
+            "requestType": "SALE",
+            "ipnUrl": order.notify_url,
+            "amount": asked.amount_minor,
+            "tip": asked.tip_minor,
+        }
+        if asked.extra:
+            message["extraData"] = [{name: text} for name, text in asked.extra.items()]
+        url = f"{config.pos_url.rstrip('/')}/?verify_code={config.verify_code}"
+        headers = {"content-type": "application/json"}
+        call = HttpCall("POST", url, headers, msgspec.json.encode(message), config.pos_timeout_s)
+        try:
+            reply = await send(call)
+        except Unreachable:
+            raise Unreachable("the terminal cannot be reached: nothing was shown") from None
+        except Unsure:
+            raise Unsure("the terminal did not answer: the payer may have the amount before them") from None
+        if reply.status >= 500:
+            raise Unsure(f"the terminal answered {reply.status}: the payer may have the amount before them")
+        if not 200 <= reply.status < 300:
+            raise Declined(f"the terminal refused the request: HTTP {reply.status}")
+        return Started(asked.request_id, Show("terminal"))
+
+    # --- hearing --------------------------------------------------------------------------------------------
+
+    def hear(self, call: Inbound) -> Heard:
+        """An IPN, an older notification or a login, in the contract's order of checks. Raises a `Refusal`."""
+        if call.method != "POST":
+            raise WrongMethod
+        if call.path.rstrip("/").endswith(AUTHORIZE):
+            return self._authorize(call)
+        self._authenticate(call)
+        if len(call.body) > contract.MAX_BODY:
+            raise TooLarge
+        message = contract.read_object(call.body)
+        if contract.is_notification(message):
+            return self._notified(contract.notification(message))
+        ipn = contract.ipn(message)
+        return Heard(self._paid(ipn), ipn)  # its digest tells a repeat from a conflict
+
+    def _authenticate(self, call: Inbound) -> None:
+        config = self._config
+        if self._allowed and not within(call.peer, self._allowed):
+            raise NotPermitted
+        if self._tokens is not None:
+            scheme, _, token = call.headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer":
+                raise NoCredential
+            self._tokens.verify(token.strip(), call.received_at / 1000).allow("ipn")
+        elif config.auth == "header":
+            name = config.header_name.lower() if config.header_value else "authorization"
+            given = call.headers.get(name)
+            if given is None:
+                raise NoCredential
+            if not _same(given, config.header_value or _basic_of(config.user, config.password)):
+                raise BadCredential
+        elif config.auth == "path" and not call.path.startswith("/in/"):
+            raise NotPermitted  # the documented address is guessable; the account's own is not
+
+    def _authorize(self, call: Inbound) -> Heard:
+        """`/authorize`: user and password, in the body or as HTTP Basic, for a token."""
+        if self._allowed and not within(call.peer, self._allowed):
+            raise NotPermitted
+        if self._tokens is None:
+            raise contract.UnknownPath
+        basic = call.headers.get("authorization", "")
+        if basic[:6].lower() == "basic ":
+            user, password = _basic(basic[6:])
+        else:
+            user, password = requests.login(contract.read_object(call.body))
+        config = self._config
+        # Both compared, whichever is wrong: an unknown user takes as long as a wrong password.
+        right = _same(user, config.user) & _same(password, config.password)
+        if not right or not config.user:
+            raise BadCredential
+        token = self._tokens.issue(user, call.received_at / 1000)
+        return Heard(Noise("a token was issued"), Granted(token, self._tokens.lifetime_s))
+
+    def _paid(self, ipn: Ipn) -> Tell:
+        fact = Paid(
+            ipn.amount_minor,
+            contract.CURRENCY,
+            tip_minor=ipn.tip_minor,
+            paid_with=contract.kind_of_payment(ipn.paymentType),
+            external_id=ipn.requestId,
+        )
+        return Tell(
+            (fact,),
+            operation_id=ipn.requestId,
+            external_id=ipn.requestId,
+            event_id=_event_id("ipn", ipn.requestId),
+            reference=None if self._config.require_known_request else ipn.orderId,
+        )
+
+    def _notified(self, old: Notification) -> Heard:
+        """Paid only where the partner's mapping says so; the rest is for a person to find out."""
+        if old.response_code not in self._config.paid_codes:
+            return Heard(Hint(operation_id=old.request_id, external_id=old.request_id))
+        paid = Paid(
+            old.amount_minor, contract.CURRENCY, tip_minor=old.tip_minor, external_id=old.transaction_id
+        )
+        tell = Tell(
+            (paid,),
+            operation_id=old.request_id,
+            external_id=old.request_id,
+            event_id=_event_id("old", old.request_id, old.transaction_id),
+        )
+        return Heard(tell, old)
+
+    # --- answering ------------------------------------------------------------------------------------------
+
+    def answer(self, call: Inbound, heard: Heard | None, outcome: Record | Refusal | None) -> Reply:
+        """Two texts of JSON always; a token's three more. 200 means: stored, do not repeat."""
+        if isinstance(outcome, Refusal):
+            return self._refused(outcome)
+        if heard is not None and isinstance(heard.echo, Granted):
+            body = {
+                "code": contract.SUCCESS,
+                "message": contract.MESSAGES[contract.SUCCESS],
+                "access_token": heard.echo.token,
+                "token_type": "Bearer",
+                "expires_in": heard.echo.lifetime_s,
+            }
+            return Reply(200, msgspec.json.encode(body), headers={"cache-control": "no-store"})
+        return Reply(200, contract.reply(contract.SUCCESS))
+
+    def _refused(self, refusal: Refusal) -> Reply:
+        code, status = contract.worded(refusal)
+        if self._config.ack_permanent_errors and code in ("03", "04"):
+            status = 200
+        headers = {}
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+        if status == 405:
+            headers["allow"] = "POST"
+        if status in (500, 503):
+            headers["retry-after"] = "5"
+        return Reply(status, contract.reply(code), headers=headers)
+
+
+def _event_id(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _same(given: str, kept: str) -> bool:
+    return hmac.compare_digest(
+        hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest(),
+        hashlib.sha256(kept.encode()).digest(),
+    )
+
+
+def _basic_of(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _basic(text: str) -> tuple[str, str]:
+    try:
+        user, found, password = base64.b64decode(text.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        raise BadCredential from None
+    if not found:
+        raise BadCredential
+    return user, password
