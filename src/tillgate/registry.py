@@ -9,10 +9,13 @@ import importlib
 import pkgutil
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Final
 
 from tillgate.domain.errors import Misconfigured
 from tillgate.spi import Provider
+
+
+_MISSING: Final = object()
 
 
 @cache
@@ -30,7 +33,9 @@ def providers() -> dict[str, Provider[Any]]:
 
 
 def _add(found: dict[str, Provider[Any]], name: str, module: Any) -> None:
-    provider = getattr(module, "PROVIDER", None)
+    provider = getattr(module, "PROVIDER", _MISSING)
+    if provider is None:
+        return  # says itself that the hub does not offer it
     if not isinstance(provider, Provider):
         raise Misconfigured(f"provider {name}: its module has no PROVIDER")
     if provider.name != name:

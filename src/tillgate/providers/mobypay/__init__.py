@@ -5,3 +5,5 @@
 `kiosk` and `server` run them, `control` and `menu` are its two front doors. `simulator` plays a terminal and
 shares no code with the rest.
 """
+
+PROVIDER = None  # a kiosk runs by itself; it does not enrol with a hub yet

@@ -1,0 +1,3 @@
+from tillgate.cli import main
+
+main()

@@ -1,0 +1,48 @@
+"""The command line. Commands import what they need when they run, so that `--help` is at once."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from typing import Annotated
+
+import typer
+
+from tillgate.commands import demo, ledger, merchant, qr, server
+
+app = typer.Typer(
+    name="tillgate",
+    help="Tillgate: one till for every way to pay.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    pretty_exceptions_short=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tillgate {installed('tillgate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """One till for every way to pay."""
+
+
+app.command()(demo.demo)
+app.command()(server.up)
+app.command()(server.worker)
+app.command()(server.migrate)
+app.add_typer(merchant.app, name="merchant")
+app.add_typer(ledger.app, name="ledger")
+app.command()(ledger.events)
+app.add_typer(qr.app, name="qr")
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,108 @@
+"""`tillgate up`, `worker`, `migrate`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+
+from tillgate.commands.context import Database, Sandbox, overrides
+from tillgate.commands.output import Json, command, emit_json, fail
+from tillgate.domain.errors import TillgateError
+
+KEEP_ALIVE_S = 620
+"""Payme keeps its connections for ten minutes; closing one earlier costs a payment's round trip."""
+
+
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; default 8080.", min=0, max=65535)
+    ] = None,
+    database: Database = None,
+    sandbox: Sandbox = None,
+    worker: Annotated[bool | None, typer.Option(help="Run due work in this process.")] = None,
+) -> None:
+    """Start the hub: the API, the checkout pages and, unless switched off, a worker."""
+    from tillgate.http.app import create_app
+    from tillgate.logs import configure
+    from tillgate.settings import load
+
+    try:
+        given = overrides(host=host, port=port, database_url=database, sandbox=sandbox, worker=worker)
+        settings = load(given)
+        configure(settings.log_level, settings.log_format)
+        app = create_app(settings, worker=settings.worker)
+    except TillgateError as error:
+        fail(str(error))
+        return
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=20,
+        server_header=False,
+        date_header=False,
+        h11_max_incomplete_event_size=65536,
+        limit_concurrency=None,
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+    mode = " (sandbox: no money moves)" if settings.sandbox else ""
+    typer.echo(f"Tillgate listens on {settings.url}{mode}", err=True)
+    server.run()
+    if not server.started:
+        fail("the hub did not start; the reason is above")
+
+
+@command
+async def worker(database: Database = None, sandbox: Sandbox = None) -> None:
+    """Run due work alone: deliveries, looks, expiry, refunds. Any number of these may run."""
+    from tillgate.logs import configure
+    from tillgate.runtime import Runtime
+    from tillgate.settings import load
+
+    settings = load(overrides(database_url=database, sandbox=sandbox))
+    configure(settings.log_level, settings.log_format)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, ended.set)
+    async with Runtime(settings, worker=True):
+        typer.echo("Tillgate's worker runs", err=True)
+        await ended.wait()
+
+
+def migrate(
+    database: Database = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether something is missing (exit code 1).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the database to this version's tables."""
+    from tillgate.settings import load
+    from tillgate.store import schema
+
+    try:
+        url = load(overrides(database_url=database)).database_url
+        before, wanted = schema.state(url)
+        after = before if check else schema.upgrade(url)
+    except TillgateError as error:
+        fail(str(error))
+        return
+    if as_json:
+        emit_json({"before": before, "after": after, "wanted": wanted})
+    elif after == wanted:
+        typer.echo("The database is up to date." if before == after else f"Migrated to {after}.")
+    else:
+        typer.echo(f"The database is at {after or 'nothing'}; this version wants {wanted}.")
+    if after != wanted:
+        raise typer.Exit(1)

@@ -1,0 +1,135 @@
+"""The application: a FastAPI shell around raw operations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tillgate import schemas
+from tillgate.domain.errors import Misconfigured, Unavailable
+from tillgate.http import checkout, inbound, merchant, openapi, sandbox
+from tillgate.http.limits import RateLimit
+from tillgate.http.operation import Bound, MethodNotAllowed, Operation, Web
+from tillgate.http.tokens import Tokens
+from tillgate.runtime import Runtime
+from tillgate.settings import Settings
+from tillgate.store import schema
+
+
+def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True) -> FastAPI:
+    """The hub as an ASGI application. Its store is opened and closed by its lifespan."""
+    runtime = Runtime(settings, worker=worker, migrate=migrate)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with runtime:
+            mount(app, runtime)
+            yield
+
+    app = FastAPI(
+        title="Tillgate",
+        version=version("tillgate"),
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.router.redirect_slashes = False
+    app.state.runtime = runtime
+    app.add_exception_handler(HTTPException, _http_error)
+    return app
+
+
+def mount(app: FastAPI, runtime: Runtime) -> None:
+    """Put the routes of an open runtime into the application."""
+    settings = runtime.settings
+    web = Web(
+        runtime,
+        Tokens(runtime.token_keys, settings.token_ttl_s, runtime.kit.clock),
+        RateLimit(settings.rate_limit),
+        RateLimit(settings.rate_limit),
+    )
+    dialect = merchant.DocumentDialect(legacy_error_code_200=settings.legacy_error_code_200)
+    operations = merchant.operations(dialect)
+    if settings.sandbox:
+        operations += sandbox.operations(dialect)
+    described = openapi.document(operations, version=version("tillgate"), url=settings.url)
+    body = msgspec.json.encode(described)
+
+    async def spec(_request: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    routes = app.router.routes
+    routes += [Route(path, _Methods(found)) for path, found in _by_path(operations, web).items()]
+    routes += inbound.routes(runtime)
+    routes += checkout.routes(runtime)
+    if settings.sandbox:
+        routes += sandbox.routes(runtime)
+    routes += [Route("/openapi.json", spec), *_health(runtime)]
+
+
+def _by_path(operations: list[Operation], web: Web) -> dict[str, dict[str, Bound]]:
+    found: dict[str, dict[str, Bound]] = {}
+    for one in operations:
+        bound = one.bind(web)
+        for path in one.paths:
+            # A slash at the end is served, never redirected: a redirect makes some clients send twice.
+            for spelling in (path, f"{path}/"):
+                found.setdefault(spelling, {})[one.method] = bound
+    return found
+
+
+class _Methods:
+    """The operations of one path; an ASGI application, so that a request passes no needless layer."""
+
+    def __init__(self, by_method: dict[str, Bound]) -> None:
+        self._by_method = by_method
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp | None = self._by_method.get(scope["method"])
+        if app is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._by_method))})
+        await app(scope, receive, send)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods, in the document's shape."""
+    assert isinstance(error, HTTPException)
+    kind, message = {
+        404: ("not_found", "There is nothing at this address"),
+        405: (MethodNotAllowed.code, MethodNotAllowed.__doc__ or ""),
+    }.get(error.status_code, ("invalid_request", str(error.detail)))
+    out = schemas.ErrorOut(
+        errorCode=str(error.status_code), errorType=kind, errorMessage=message, status="failed"
+    )
+    content: Any = msgspec.to_builtins(out)
+    return JSONResponse(content, error.status_code, {"cache-control": "no-store", **(error.headers or {})})
+
+
+def _health(runtime: Runtime) -> list[Route]:
+    async def alive(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"}, headers={"cache-control": "no-store"})
+
+    async def ready(_request: Request) -> Response:
+        """Ready to take money: the store answers and has this version's tables."""
+        try:
+            await runtime.kit.reads.ping()
+        except Unavailable as error:
+            return JSONResponse({"status": "unavailable", "reason": str(error)}, 503, {"retry-after": "1"})
+        status = 503 if runtime.closing else 200
+        return JSONResponse({"status": "draining" if runtime.closing else "ready"}, status)
+
+    return [Route("/healthz", alive), Route("/readyz", ready)]
+
+
+__all__ = ["Misconfigured", "create_app", "schema"]

@@ -1,0 +1,280 @@
+"""One operation of the API, as an ASGI application: authenticate, limit, read, decode, answer.
+
+The frame does what every operation needs and nothing is done twice; what an operation accepts and answers is
+declared here, and the OpenAPI document is made from the same declaration.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from tillgate.domain.errors import (
+    Fault,
+    InvalidRequest,
+    RequestError,
+    TillgateError,
+    Unauthorized,
+)
+from tillgate.http.limits import RateLimit
+from tillgate.http.tokens import Tokens
+from tillgate.hub import Key
+from tillgate.runtime import Runtime
+from tillgate.store.directory import Merchant
+from tillgate.store.ids import digest
+
+log = structlog.get_logger("tillgate.http")
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_MISSING: Final = re.compile(r"missing required field `([^`]+)`")
+_AT: Final = re.compile(r"at `\$\.([^`]+)`")
+
+
+class TooLarge(RequestError):
+    """The body is too large."""
+
+    code, status = "payload_too_large", 413
+
+
+class UnsupportedMediaType(RequestError):
+    """Send JSON, with Content-Type: application/json."""
+
+    code, status = "unsupported_media_type", 415
+
+
+class MethodNotAllowed(RequestError):
+    """This path does not take that method."""
+
+    code, status = "method_not_allowed", 405
+
+
+class Dialect(Protocol):
+    """How errors are said."""
+
+    def error(self, error: TillgateError, request_id: str, operation: Operation) -> tuple[int, bytes, str]:
+        """Status, body, content type."""
+
+
+@dataclass(slots=True)
+class Web:
+    """What every operation of one process shares."""
+
+    runtime: Runtime
+    tokens: Tokens
+    limit: RateLimit
+    login_limit: RateLimit
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as a handler sees it."""
+
+    web: Web
+    merchant: Merchant
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+    key: Key | None
+    scope: Scope
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.web.runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = b"application/json"
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`body` is the struct that a request is decoded into, `replies` what is answered, by status."""
+
+    method: str
+    paths: tuple[str, ...]
+    name: str
+    summary: str
+    dialect: Dialect
+    handler: Handler
+    replies: Mapping[int, type[Any]]
+    errors: tuple[int, ...] = ()
+    body: type[Any] | None = None
+    auth: bool = True
+    idempotent: bool = False  # takes an Idempotency-Key
+    query: Mapping[str, str] = field(default_factory=dict)  # name → description
+    tag: str = ""
+    example: Mapping[str, Any] | None = None
+
+    def bind(self, web: Web) -> Bound:
+        return Bound(self, web)
+
+
+class Bound:
+    """An operation with the process it serves; an ASGI application."""
+
+    __slots__ = ("_decoder", "_fields", "_operation", "_web")
+
+    def __init__(self, operation: Operation, web: Web) -> None:
+        self._operation, self._web = operation, web
+        body = operation.body
+        self._decoder = None if body is None else msgspec.json.Decoder(body)
+        names = [] if body is None else [one.encode_name for one in msgspec.structs.fields(body)]
+        self._fields = [f'"{name}"'.encode() for name in names]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = (
+            given if given and _REQUEST_ID.fullmatch(given) else b"req_" + secrets.token_hex(12).encode()
+        )
+        try:
+            answer = await self._answer(scope, receive, headers)
+            status, body, extra, kind = answer.status, answer.body, answer.headers, answer.content_type
+        except TillgateError as error:
+            status, body, extra, kind = self._refused(error, request_id.decode())
+        except Exception:
+            log.error(
+                "a request failed", operation=self._operation.name, request=request_id.decode(), exc_info=True
+            )
+            status, body, extra, kind = self._refused(Fault(), request_id.decode())
+        raw = [
+            (b"content-type", kind),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", request_id),
+            *extra,
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+    def _refused(
+        self, error: TillgateError, request_id: str
+    ) -> tuple[int, bytes, tuple[tuple[bytes, bytes], ...], bytes]:
+        status, body, kind = self._operation.dialect.error(error, request_id, self._operation)
+        extra: list[tuple[bytes, bytes]] = []
+        if status == 401:
+            extra.append((b"www-authenticate", b'Bearer error="invalid_token"'))
+        if status in (429, 503) or error.code == "in_flight":
+            extra.append((b"retry-after", b"1"))
+        return status, body, tuple(extra), kind.encode()
+
+    async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Answer:
+        operation, web = self._operation, self._web
+        merchant: Any = None
+        if operation.auth:
+            merchant = await self._merchant(headers)
+            web.limit.take(merchant.id)
+        else:
+            web.login_limit.take(peer(scope))
+        raw = await self._read(receive, headers)
+        body = None
+        if self._decoder is not None:
+            kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+            if kind != b"application/json" and not kind.endswith(b"+json"):
+                raise UnsupportedMediaType()
+            body = self._decode(raw)
+        key = None
+        if operation.idempotent and b"idempotency-key" in headers:
+            key = self._key(merchant, headers[b"idempotency-key"], scope, body)
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if operation.query else {}
+        params = scope.get("path_params", {})
+        return await operation.handler(Call(web, merchant, params, query, body, key, scope))
+
+    async def _merchant(self, headers: dict[bytes, bytes]) -> Merchant:
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
+            raise Unauthorized()
+        claims = self._web.tokens.read(token.strip().decode("latin-1"))
+        directory = self._web.runtime.directory
+        merchant = directory.known(claims.merchant_id) or await directory.merchant(claims.merchant_id)
+        ends = merchant.credentials.get(claims.credential_id, 0)
+        if merchant.disabled or (ends is not None and self._web.runtime.kit.clock() >= ends):
+            raise Unauthorized()
+        return merchant
+
+    async def _read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+        """The whole body, however it is cut. Raises `TooLarge` before it is held."""
+        limit = self._web.runtime.settings.body_limit_bytes
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise TooLarge()
+        message = await receive()
+        body = message.get("body", b"")
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise TooLarge()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("the request was cut off")
+        return bytes(body)
+
+    def _decode(self, raw: bytes) -> Any:
+        assert self._decoder is not None
+        try:
+            # A name given twice would be decided by whichever parser is asked: refuse it where it may be so.
+            if b"\\" in raw or any(raw.count(name) > 1 for name in self._fields):
+                json.loads(raw, object_pairs_hook=_once)
+            return self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            raise _invalid(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise InvalidRequest(_unreadable(error)) from None
+
+    def _key(self, merchant: Merchant, given: bytes, scope: Scope, body: Any) -> Key:
+        text = given.decode("latin-1")
+        if not 1 <= len(text) <= 255 or not text.isascii() or not text.isprintable():
+            raise InvalidRequest(
+                "Idempotency-Key is 1 to 255 printable ASCII characters", param="Idempotency-Key"
+            )
+        about = f"{self._operation.name}:{scope.get('path_params', {})}"
+        content = msgspec.json.encode(body).decode()
+        return Key(digest("key", merchant.id, text), digest(about, content), min(self._operation.replies))
+
+
+def peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else "unknown"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidRequest("a field is given twice")
+    return found
+
+
+def _invalid(message: str) -> InvalidRequest:
+    missing = _MISSING.search(message)
+    if missing:
+        return InvalidRequest(f"Missing field: {missing[1]}", param=missing[1])
+    at = _AT.search(message)
+    if at:
+        return InvalidRequest(f"Invalid field: {at[1]}. {message.partition(' - at ')[0]}", param=at[1])
+    return InvalidRequest(message)
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, InvalidRequest):
+        return str(error)
+    return (
+        "The body is not valid JSON"
+        if not isinstance(error, RecursionError)
+        else "The body is nested too deeply"
+    )
