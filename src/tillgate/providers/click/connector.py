@@ -157,13 +157,11 @@ def _code(
         return CANCELLED if given_up else REFUSALS[type(outcome)]
     if outcome is None or isinstance(message, Tell):
         return CANCELLED  # Click's error page: a negative error is answered -9, whatever we hold
+    if isinstance(message, Settle):  # its prepare id says that Prepare named the same order
+        return ALREADY_PAID if _settled_before(call, outcome.attempt) else SUCCESS
     if not _same_order(request, outcome):
         return UNKNOWN_ORDER
-    if isinstance(message, Look):
-        return _mislinked(request, outcome)
-    if isinstance(message, Settle) and _settled_before(call, outcome.attempt):
-        return ALREADY_PAID
-    return SUCCESS
+    return _mislinked(request, outcome) if isinstance(message, Look) else SUCCESS
 
 
 def _same_order(request: Request, record: Record) -> bool:
