@@ -287,8 +287,8 @@ async def _play(shop: Shop, scene: Scene, heard: dict[str, list[str]]) -> None:
     await scene.play(shop, payment_id)
     scene.payment = await shop.until(payment_id, scene.detail)
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
-    while heard.get(payment_id, []) != scene.callbacks and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.05)
+    while heard.get(payment_id, []) != scene.callbacks and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)  # the shop's server is told from outside, at its own pace
     scene.heard = heard.get(payment_id, [])
 
 
@@ -352,19 +352,16 @@ def _print(
 def _print_next(console: Console, shop: Shop, settings: Settings, played: list[Scene]) -> None:
     say = console.out
     paid = played[0].payment["payment_id"]
-    say(
-        f"\nWhere to look\n  a checkout page   {shop.base}/pay/{paid}\n  the API           {shop.base}/openapi.json"
-    )
+    say(f"\nWhere to look\n  a checkout page   {shop.base}/pay/{paid}")
+    say(f"  the API           {shop.base}/openapi.json")
     secret = settings.bootstrap_api_secret.get_secret_value()
     say("\nTry it")
-    say(f"  TOKEN=$(curl -s {shop.base}/token -H 'Content-Type: application/json' \\")
-    say(
-        f'    -d \'{{"api_key":"demo","api_secret":"{secret}"}}\' | sed \'s/.*access_token":"\\([^"]*\\).*/\\1/\')'
-    )
-    say(
-        f"  curl -s {shop.base}/payments -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\"
-    )
-    say('    -d \'{"wallet_id":"gopay","amount":25000,"currency":"IDR","order_id":"MY-1"}\'')
+    json_header = "-H 'Content-Type: application/json'"
+    say(f"  TOKEN=$(curl -s {shop.base}/token {json_header} \\")
+    say(f"""    -d '{{"api_key":"demo","api_secret":"{secret}"}}' \\""")
+    say("""    | sed 's/.*access_token":"\\([^"]*\\).*/\\1/')""")
+    say(f'  curl -s {shop.base}/payments {json_header} -H "Authorization: Bearer $TOKEN" \\')
+    say("""    -d '{"wallet_id":"gopay","amount":25000,"currency":"IDR","order_id":"MY-1"}'""")
     say("  …then open the qr_url it prints, and play the payer.")
 
 

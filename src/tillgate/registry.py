@@ -14,7 +14,6 @@ from typing import Any, Final
 from tillgate.domain.errors import Misconfigured
 from tillgate.spi import Provider
 
-
 _MISSING: Final = object()
 
 
