@@ -63,10 +63,20 @@ class Received(msgspec.Struct, frozen=True):
 class SignedButRefused(RemoteProtocolError):
     """A frame that was truly signed by the peer, yet cannot be acted on: stale, replayed or malformed."""
 
-    def __init__(self, reason: Reason, detail: str, raw: bytes, key: Key, payload: dict[str, Any]):
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        raw: bytes,
+        key: Key,
+        payload: dict[str, Any],
+        expires_ms: int | None = None,
+    ):
         super().__init__(reason, detail, raw=raw, signed=True)
         self.key = key
         self.payload = payload
+        self.expires_ms = expires_ms
+        """Until when its nonce must be remembered; None when it had none that was new."""
 
 
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -159,23 +169,23 @@ class Link:
         self._nonces.remember(key.name, nonce, expires_ms)
         if sent_ms is None:
             raise SignedButRefused(
-                Reason.BAD_TIMESTAMP, "timestamp is not a text of digits", line, key, payload
+                Reason.BAD_TIMESTAMP, "timestamp is not a text of digits", line, key, payload, expires_ms
             )
         skew_ms = sent_ms - now_ms
         if not -replay.WINDOW_MS < skew_ms < replay.WINDOW_MS:
             detail = f"the sender's clock is off by {skew_ms} ms"
-            raise SignedButRefused(Reason.OUTSIDE_WINDOW, detail, line, key, payload)
+            raise SignedButRefused(Reason.OUTSIDE_WINDOW, detail, line, key, payload, expires_ms)
         kind = payload.get("type")
         if type(kind) is not str:
-            raise SignedButRefused(Reason.BAD_FIELDS, "type is not a text", line, key, payload)
+            raise SignedButRefused(Reason.BAD_FIELDS, "type is not a text", line, key, payload, expires_ms)
         if kind in self._ours:
             # One secret serves both directions, so our own frames would verify if somebody sent them back.
             detail = f"a {kind} is ours to send, not to receive"
-            raise SignedButRefused(Reason.WRONG_ROLE, detail, line, key, payload)
+            raise SignedButRefused(Reason.WRONG_ROLE, detail, line, key, payload, expires_ms)
         try:
             message = messages.read(kind, payload)
         except ValueError as error:
-            raise SignedButRefused(Reason.BAD_FIELDS, str(error), line, key, payload) from None
+            raise SignedButRefused(Reason.BAD_FIELDS, str(error), line, key, payload, expires_ms) from None
         return Received(
             message,
             key,
