@@ -7,77 +7,32 @@ never give back what was settled (the official matrix, scenario 8).
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from tillgate.domain.dialogue import Ask, Hint, Look, Noise, Record, Reserve, Settle, Tell
-from tillgate.domain.errors import (
-    AlreadyClosed,
-    AlreadyPaid,
-    Busy,
-    InvalidRequest,
-    NotCancellable,
-    Refusal,
-    TryLater,
-    Unauthenticated,
-    UnknownMethod,
-    UnknownReference,
-    UnknownTransaction,
-    Unreadable,
-    WrongAmount,
-)
+from tillgate.domain.errors import InvalidRequest, Refusal, UnknownTransaction, Unreadable
 from tillgate.domain.payment import Attempt, Closed
+from tillgate.providers.click import json_shop
 from tillgate.providers.click import request as shop
+from tillgate.providers.click.codes import (
+    ALREADY_PAID,
+    CANCELLED,
+    NOT_UPDATED,
+    NOTES,
+    REFUSALS,
+    SUCCESS,
+    UNKNOWN_ORDER,
+    UNKNOWN_TRANSACTION,
+    WRONG_AMOUNT,
+)
 from tillgate.providers.click.config import Config, checked
 from tillgate.providers.click.links import BadLink, pay_link
 from tillgate.providers.click.request import COMPLETE, PREPARE, Request
 from tillgate.spi import Heard, Inbound, Order, Reply, Show
 
-SUCCESS: Final = 0
-SIGN_FAILED: Final = -1
-WRONG_AMOUNT: Final = -2
-UNKNOWN_ACTION: Final = -3
-ALREADY_PAID: Final = -4
-UNKNOWN_ORDER: Final = -5
-UNKNOWN_TRANSACTION: Final = -6
-NOT_UPDATED: Final = -7
-BAD_REQUEST: Final = -8
-CANCELLED: Final = -9
-
-NOTES: Final[dict[int, str]] = {
-    SUCCESS: "Success",
-    SIGN_FAILED: "SIGN CHECK FAILED!",
-    WRONG_AMOUNT: "Incorrect parameter amount",
-    UNKNOWN_ACTION: "Action not found",
-    ALREADY_PAID: "Already paid",
-    UNKNOWN_ORDER: "User does not exist",
-    UNKNOWN_TRANSACTION: "Transaction does not exist",
-    NOT_UPDATED: "Failed to update user",
-    BAD_REQUEST: "Error in request from click",
-    CANCELLED: "Transaction cancelled",
-}
-"""Click's words for its codes (SHOP API, errors)."""
-
-REFUSALS: Final[dict[type[Refusal], int]] = {
-    Unauthenticated: SIGN_FAILED,
-    WrongAmount: WRONG_AMOUNT,
-    UnknownMethod: UNKNOWN_ACTION,
-    AlreadyPaid: ALREADY_PAID,
-    UnknownReference: UNKNOWN_ORDER,
-    UnknownTransaction: UNKNOWN_TRANSACTION,
-    TryLater: NOT_UPDATED,
-    Unreadable: BAD_REQUEST,
-    AlreadyClosed: CANCELLED,
-    NotCancellable: CANCELLED,
-    # Click has no word for "another transaction holds this order". -9 ends this one and no other: Click then
-    # sends the Complete that cancels it, and the payer may begin again.
-    Busy: CANCELLED,
-}
-
 
 class Click:
-    """The SHOP API of one Click service. Hears and invites; needs no network."""
+    """The callbacks of one Click service: SHOP API, or one of its JSON variants. Needs no network."""
 
     refusals = REFUSALS
 
@@ -87,6 +42,8 @@ class Click:
 
     def hear(self, call: Inbound) -> Heard:
         """Raises a `Refusal`: -8, -1, -3 or -2 in Click's own order, before anything is looked up."""
+        if self._config.protocol != "shop":
+            return json_shop.hear(self._config, call)
         if call.method != "POST":
             raise Unreadable("Click sends POST only")
         request = shop.read(self._config, call.body)
@@ -94,6 +51,9 @@ class Click:
 
     def answer(self, call: Inbound, heard: Heard | None, outcome: Record | Refusal | None) -> Reply:
         """Always HTTP 200: Click reads the code in the body."""
+        if self._config.protocol != "shop":
+            again = isinstance(outcome, Record) and _settled_before(call, outcome.attempt)
+            return json_shop.answer(self._config, call, heard, outcome, again)
         if heard is None:
             code = REFUSALS[type(outcome)] if isinstance(outcome, Refusal) else NOT_UPDATED
             return _json({"error": code, "error_note": NOTES[code]})

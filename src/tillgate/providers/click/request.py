@@ -90,7 +90,7 @@ def read(config: Config, body: bytes) -> Request:
     service = _shaped(texts, "service_id", _SERVICE)
     action = _shaped(texts, "action", _ACTION)
     error = int(_shaped(texts, "error", _ERROR))
-    signed_at = _time(_shaped(texts, "sign_time", _TIME))
+    signed_at = sign_moment(texts["sign_time"])
     prepared = _prepare_id(texts.get("merchant_prepare_id"), needed=action == COMPLETE and error >= 0)
     _verify(config, texts)
     if service != config.service:
@@ -105,7 +105,7 @@ def read(config: Config, body: bytes) -> Request:
         click_paydoc_id=paydoc_id,
         merchant_trans_id=texts["merchant_trans_id"],
         merchant_prepare_id=prepared,
-        amount=_amount(texts["amount"]),
+        amount=amount(texts["amount"]),
         error=error,
         note=_note(fields.get("error_note", b"")),
         signed_at=signed_at,
@@ -192,7 +192,10 @@ def _prepare_id(text: str | None, *, needed: bool) -> int | None:
     return int(text)
 
 
-def _time(text: str) -> int:
+def sign_moment(text: str) -> int:
+    """`"2026-11-21 15:04:05"`, Tashkent's clock → epoch ms. Raises `Unreadable`."""
+    if not _TIME.fullmatch(text):
+        raise Unreadable("sign_time is malformed")
     try:
         local = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=TASHKENT)
         seconds = (local - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
@@ -201,8 +204,8 @@ def _time(text: str) -> int:
     return seconds * 1000
 
 
-def _amount(text: str) -> Money:
-    """Som as Click writes them: `"5000.00"`. Exact to the tiyin, and written in one way only."""
+def amount(text: str) -> Money:
+    """Som as Click writes them: `"5000.00"`. Exact to the tiyin. Raises `WrongAmount`."""
     if not _AMOUNT.fullmatch(text):
         raise WrongAmount("Incorrect parameter amount")
     try:

@@ -11,7 +11,7 @@ import pytest
 from tillgate.domain.errors import Misconfigured, Refusal, TryLater
 from tillgate.domain.money import Money
 from tillgate.providers.click import PROVIDER
-from tillgate.providers.click.connector import NOTES, REFUSALS
+from tillgate.providers.click.codes import NOTES, REFUSALS
 from tillgate.providers.click.request import prepare_id
 from tillgate.spi import Hears, Inbound, Invites, Order
 
