@@ -215,6 +215,10 @@ class Unavailable(Fault):
     code, status = "service_unavailable", 503
 
 
+class InDoubt(Unavailable):
+    """The store went away while this was being written: look, or repeat it with the same order_id or key."""
+
+
 class Misconfigured(Fault):
     """The configuration is incomplete or unsafe."""
 

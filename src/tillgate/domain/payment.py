@@ -238,7 +238,8 @@ def advance(attempt: Attempt, fact: Fact, now: int) -> Attempt:
 def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact | None = None) -> Payment:
     """The payment after one of its attempts went from `before` (None: it is new) to `after` by `fact`."""
     if before is None:
-        return derived(replace(payment, live_attempt_id=after.id, live_phase=after.phase, closed=None))
+        status: Status = "unsure" if after.phase == "unsure" else "pending"
+        return replace(payment, live_attempt_id=after.id, live_phase=after.phase, closed=None, status=status)
     changes: dict[str, Any] = {
         "paid_minor": payment.paid_minor + after.paid_minor - before.paid_minor,
         "tip_minor": payment.tip_minor + after.tip_minor - before.tip_minor,

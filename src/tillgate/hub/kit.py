@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -23,6 +23,7 @@ from tillgate.spi import (
     RefundOrder,
     Send,
     Show,
+    Starts,
 )
 from tillgate.store.book import Target
 from tillgate.store.directory import Account, Directory, Merchant
@@ -45,6 +46,10 @@ CALLBACK_KINDS: Final = frozenset(
 """What a `callback_url` is told. Not `pending`: an old client may take any call for money."""
 
 
+Invite: TypeAlias = Callable[[Payment, str], str | None]
+"""From a payment and an operation id."""
+
+
 def order_key(merchant_id: str, order_id: str) -> bytes:
     """What makes an order unique: per merchant, not global."""
     return digest("order", merchant_id, order_id)
@@ -59,6 +64,17 @@ def targets(merchant: Merchant, payment: Payment, kind: str) -> tuple[Target, ..
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a merchant's payments through one channel begin."""
+
+    merchant: Merchant
+    account: Account
+    channel: Channel
+    invite: Invite | None  # the payer is invited at once
+    starts: bool  # the provider can be told
+
+
 @dataclass(slots=True)
 class Kit:
     reads: Reads
@@ -71,6 +87,7 @@ class Kit:
     kick: Callable[[], None] = lambda: None  # wakes the worker of this process, where there is one
 
     _connectors: dict[str, tuple[Account, Connector]] = field(default_factory=dict)
+    _chosen: dict[tuple[str, str, str | None], Choice] = field(default_factory=dict)
     _simulators: dict[str, Send] = field(default_factory=dict)
 
     def connector(self, account: Account) -> Connector:
@@ -89,10 +106,23 @@ class Kit:
         self._connectors[account.id] = account, made
         return made
 
-    def choose(self, merchant: Merchant, channel: str, named: str | None = None) -> tuple[Account, Channel]:
+    def choose(self, merchant: Merchant, channel: str, named: str | None = None) -> Choice:
         """The account that serves a channel: the named one, else the first by priority.
 
         Raises `InvalidRequest` for a channel that nobody has, `NoProvider` where none can take it now."""
+        known = self._chosen.get((merchant.id, channel, named))
+        if known is not None and known.merchant is merchant:
+            return known
+        account, found = self._choose(merchant, channel, named)
+        connector = self.connector(account)
+        invite = None if self.asks(account) else self._inviter(account, connector)
+        if len(self._chosen) > 10_000:
+            self._chosen.clear()
+        made = Choice(merchant, account, found, invite, isinstance(connector, Starts))
+        self._chosen[merchant.id, channel, named] = made
+        return made
+
+    def _choose(self, merchant: Merchant, channel: str, named: str | None) -> tuple[Account, Channel]:
         for account in merchant.accounts:
             if account.disabled or (named is not None and named not in (account.id, account.name)):
                 continue
@@ -123,15 +153,13 @@ class Kit:
         provider = self.providers.get(account.provider)
         return provider is not None and provider.asks
 
-    def inviter(
-        self, account: Account, connector: Connector
-    ) -> Callable[[Payment, Attempt], str | None] | None:
+    def _inviter(self, account: Account, connector: Connector) -> Invite | None:
         """What makes the stored `show` of a new attempt without a call, where the connector can."""
         if not isinstance(connector, Invites):
             return None
 
-        def invite(payment: Payment, attempt: Attempt) -> str | None:
-            show = connector.invite(self.order(payment, attempt, account))
+        def invite(payment: Payment, operation_id: str) -> str | None:
+            show = connector.invite(self._new_order(payment, operation_id, account))
             return None if show is None else shown(show)
 
         return invite
@@ -141,17 +169,20 @@ class Kit:
         connector = self.connector(account)
         if not isinstance(connector, Invites):
             return None
-        return connector.invite(
-            Order(
-                operation_id=payment.id,
-                payment_id=payment.id,
-                order_id=payment.order_id,
-                channel=payment.channel,
-                amount=Money(payment.amount_minor, payment.currency),
-                created_at=payment.created_at,
-                expires_at=payment.expires_at,
-                return_url=f"{self.public_url}/pay/{payment.id}",
-            )
+        return connector.invite(self._new_order(payment, payment.id, account))
+
+    def _new_order(self, payment: Payment, operation_id: str, account: Account) -> Order:
+        return Order(
+            operation_id=operation_id,
+            payment_id=payment.id,
+            order_id=payment.order_id,
+            channel=payment.channel,
+            amount=Money(payment.amount_minor, payment.currency),
+            created_at=payment.created_at,
+            expires_at=payment.expires_at,
+            metadata=msgspec.json.decode(payment.metadata) if payment.metadata else {},
+            notify_url=self.notify_url(account),
+            return_url=f"{self.public_url}/pay/{payment.id}",
         )
 
     def order(self, payment: Payment, attempt: Attempt, account: Account) -> Order:

@@ -17,9 +17,9 @@ from tillgate.domain.errors import (
     Unsure,
 )
 from tillgate.domain.payment import Accepted, AnswerLost, Attempt, Closed, Fact, Payment, follow
-from tillgate.hub.kit import Kit, log, order_key, shown, targets
+from tillgate.hub.kit import Invite, Kit, log, order_key, shown, targets
 from tillgate.hub.moves import event_kind, move
-from tillgate.spi import Channel, Starts
+from tillgate.spi import Channel
 from tillgate.store.book import Needs, Plan, Remembered
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import new_id
@@ -88,7 +88,7 @@ class Open:
     order_key: bytes
     payment_id: str
     attempt_id: str
-    invite: Callable[[Payment, Attempt], str | None] | None  # the payer is invited at once, where it can
+    invite: Invite | None  # the payer is invited at once, where it can
     starts: bool  # the provider can be told
     expires_at: int
     key: Key | None
@@ -137,11 +137,11 @@ class Open:
         after = payment if known is None else replace(payment, closed=None, status="pending")
         if attempt is not None:
             after = follow(after, None, attempt)
-        postings = ledger.postings(known, after, self.account.id)
         saved = plan.save(known, after)
         if attempt is not None:
             plan.save(None, attempt)
         kind = event_kind(known, saved)
+        postings = ledger.postings(known, saved, self.account.id)
         plan.event(kind, saved, attempt, None, postings, targets(self.merchant, saved, kind))
         plan.at("expire", saved.id, saved.merchant_id, self.expires_at)
         if attempt is not None and attempt.phase == "created":
@@ -198,7 +198,8 @@ class Open:
         """None where the provider itself opens attempts, by asking."""
         if self.invite is None and not self.starts:
             return None
-        attempt = Attempt(
+        show = self.invite(payment, self.attempt_id) if self.invite else None
+        return Attempt(
             id=self.attempt_id,
             payment_id=payment.id,
             merchant_id=self.merchant.id,
@@ -207,7 +208,7 @@ class Open:
             channel=self.intent.channel,
             external_id=None,
             asked=False,
-            phase="created",
+            phase="created" if show is None else "pending",
             reason=None,
             currency=self.intent.currency,
             amount_minor=self.intent.amount_minor,
@@ -216,7 +217,7 @@ class Open:
             fee_minor=0,
             refunded_minor=0,
             reversed_minor=0,
-            show=None,
+            show=show,
             details=None,
             created_at=now,
             provider_at=None,
@@ -226,8 +227,6 @@ class Open:
             live_of=payment.id,
             version=1,
         )
-        show = self.invite(payment, attempt) if self.invite else None
-        return attempt if show is None else replace(attempt, phase="pending", show=show)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,19 +275,18 @@ class Opening:
         Raises `InvalidRequest`, `OrderConflict`, `NoProvider`, `IdempotencyMismatch`, `InFlight`,
         `Unavailable`. An answer that was lost on the way is no error: the payment is `unsure`."""
         kit = self._kit
-        account, channel = kit.choose(merchant, intent.channel, intent.account)
-        _within(intent, channel)
+        choice = kit.choose(merchant, intent.channel, intent.account)
+        _within(intent, choice.channel)
         now = kit.clock()
-        connector = kit.connector(account)
         command = Open(
             merchant=merchant,
-            account=account,
+            account=choice.account,
             intent=intent,
             order_key=order_key(merchant.id, intent.order_id),
             payment_id=new_id("pay_", now),
             attempt_id=new_id("att_", now),
-            invite=None if kit.asks(account) else kit.inviter(account, connector),
-            starts=isinstance(connector, Starts),
+            invite=choice.invite,
+            starts=choice.starts,
             expires_at=now + (intent.ttl_s or merchant.settings.payment_ttl_s) * 1000,
             key=key,
             render=render,
@@ -296,7 +294,7 @@ class Opening:
         opened = await kit.journal.submit(command)
         if opened.replayed or opened.attempt is None or opened.attempt.phase != "created":
             return opened
-        return await self._start(merchant, account, opened, key, render)
+        return await self._start(merchant, choice.account, opened, key, render)
 
     async def _start(
         self, merchant: Merchant, account: Account, opened: Opened, key: Key | None, render: Render | None

@@ -185,7 +185,9 @@ def sandbox_ref(qr: Qr) -> str | None:
 
 
 def _shown(text: str, limit: int) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)[:limit].strip()
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text[:limit].strip()
 
 
 def _build(

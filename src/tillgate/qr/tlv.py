@@ -83,7 +83,7 @@ def check_text(text: object, limit: int = MAX_TEXT) -> str:
         raise QrError("empty: there is no payment code here")
     if len(text) > limit:
         raise QrError(f"{len(text)} characters; a payment code has at most {limit}")
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
         raise QrError("holds half a character (a lone surrogate) and has no UTF-8 form")
     return text
 
