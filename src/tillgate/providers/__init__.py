@@ -1,0 +1,1 @@
+"""One folder per provider. A folder is its registration: `tillgate.registry` looks, nothing lists."""
