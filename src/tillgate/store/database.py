@@ -14,11 +14,19 @@ from tillgate.store.statements import Engine, Row
 
 
 class Conflict(Exception):
-    """Another writer was quicker: a unique key, a lost version, a serialization failure. Try again."""
+    """Another writer was quicker: a lost version, a serialization failure. Try again."""
+
+
+class Taken(Conflict):
+    """A unique key is there already. Trying again shows whose it is."""
+
+
+class Unfit(Exception):
+    """The database cannot keep this value: a NUL in a text, a number too large, no such parent row."""
 
 
 class Tx(Protocol):
-    """One open transaction. Every failure of it is a `Conflict` or an `Unavailable`."""
+    """One open transaction. Every failure of it is a `Conflict`, an `Unfit` or an `Unavailable`."""
 
     async def select(
         self, table: Table, by: tuple[str, ...], keys: Sequence[Row], lock: bool = False
@@ -40,10 +48,12 @@ class Database(Protocol):
     async def open(self) -> None: ...
     async def close(self) -> None: ...
     def begin(self) -> AbstractAsyncContextManager[Tx]:
-        """A transaction that commits durably when the block ends well."""
+        """A transaction that commits durably when the block ends well.
+
+        `InDoubt` when the commit was sent and its answer lost; any other error: nothing was changed."""
 
     async def read(self, statement: ClauseElement, params: Mapping[str, Any] | None = None) -> list[Row]:
-        """A committed view, beside the writers."""
+        """A committed view, beside the writers. What the database could not keep is not found in it."""
 
 
 def open_database(url: str) -> Database:

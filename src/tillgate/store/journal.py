@@ -19,11 +19,11 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 from sqlalchemy import Table
 
-from tillgate.domain.errors import NotAllowed, NotFound, TillgateError, Unavailable
+from tillgate.domain.errors import Fault, InDoubt, NotAllowed, NotFound, TillgateError, Unavailable
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.store import tables
 from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of, row_of
-from tillgate.store.database import Conflict, Database, Tx
+from tillgate.store.database import Conflict, Database, Taken, Tx
 from tillgate.store.ids import now_ms
 from tillgate.store.statements import Row, changing, columns, key
 
@@ -31,6 +31,7 @@ T = TypeVar("T")
 _BATCH: Final = 256
 _WAITING: Final = 20_000
 _REPLAYS: Final = 8
+_DOUBTS: Final = 12
 
 log = structlog.get_logger("tillgate.journal")
 
@@ -63,8 +64,9 @@ class Journal:
         await asyncio.gather(*self._writers, return_exceptions=True)
 
     def submit(self, command: Command[T]) -> asyncio.Future[T]:
-        """Await the result for the answer that is safe to give: it is on disk. Raises what `decide` raises,
-        or `Unavailable` when nothing was changed."""
+        """Await the result for the answer that is safe to give: it is on disk. Raises what `decide` raises;
+        `Unavailable` when nothing was changed, its kind `InDoubt` where even that could not be found out;
+        `Fault` for what the database cannot keep. Who stops waiting changes nothing."""
         return self._enqueue(command)
 
     def run(self, work: Sql[T]) -> asyncio.Future[T]:
@@ -90,70 +92,107 @@ class Journal:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
             batch = [(item, future) for item, future in batch if not future.done()]  # the asker has left
             try:
-                await self._commit(batch)
-            except Exception as error:  # noqa: BLE001 - the writer must outlive any one batch
-                log.error("batch failed", error=type(error).__name__)
-                _fail(batch, error)
+                if batch:
+                    await self._commit(batch)
+            except Exception:
+                log.error("a batch failed", exc_info=True)
+                _fail(batch, Fault())
 
     async def _commit(self, batch: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
+        """All in one commit; where that cannot be, each alone, so that its failure is its own."""
         try:
             outcomes = await self._transact([item for item, _ in batch])
         except Unavailable as error:
             _fail(batch, error)
-            return
-        except Conflict as conflict:
-            if len(batch) == 1 and hasattr(batch[0][0], "taken"):
-                _resolve(batch[0][1], None, NotAllowed(batch[0][0].taken))
-                return
-            if len(batch) == 1:
-                await self._replay(*batch[0], conflict)
-                return
-            for item in batch:
-                await self._commit([item])
-            return
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
-            _resolve(future, *outcome)
+        except Exception as error:  # noqa: BLE001 - found again, and logged, by whoever it belongs to
+            if len(batch) > 1:
+                log.info("a batch is done one by one", size=len(batch), why=type(error).__name__)
+            for number, (item, future) in enumerate(batch):
+                try:
+                    await self._alone(item, future)
+                except Unavailable as away:
+                    _fail([(item, future)], away)
+                    _fail(batch[number + 1 :], Unavailable())  # not even tried
+                    return
+        else:
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                _resolve(future, *outcome)
 
-    async def _replay(self, item: Any, future: asyncio.Future[Any], conflict: Conflict) -> None:
+    async def _alone(self, item: Any, future: asyncio.Future[Any]) -> None:
+        """Raises `Unavailable`."""
+        conflict: Conflict | None = None
         for round_ in range(_REPLAYS):
-            await asyncio.sleep(0.002 * 2**round_)
             try:
                 [outcome] = await self._transact([item])
             except Conflict as again:
                 conflict = again
-                continue
-            except Unavailable as error:
-                _fail([(item, future)], error)
+                if isinstance(again, Taken) and hasattr(item, "taken"):
+                    _resolve(future, None, NotAllowed(item.taken))
+                    return
+                await asyncio.sleep(0.002 * 2**round_)
+            except TillgateError:
+                raise
+            except Exception:
+                log.error("a change cannot be kept", what=type(item).__name__, exc_info=True)
+                _resolve(future, None, Fault())
                 return
-            _resolve(future, *outcome)
-            return
-        log.warning("gave up after conflicts", conflict=str(conflict))
-        _fail([(item, future)], Unavailable())
+            else:
+                _resolve(future, *outcome)
+                return
+        log.error("gave up after conflicts", what=type(item).__name__, conflict=str(conflict))
+        _resolve(future, None, Fault() if isinstance(conflict, Taken) else Unavailable())
 
     async def _transact(self, items: Sequence[Any]) -> list[tuple[Any, Exception | None]]:
         book = Book(self._clock())
-        async with self._database.begin() as tx:
-            await _load(tx, book, [item for item in items if hasattr(item, "decide")])
-            outcomes: list[tuple[Any, Exception | None]] = []
-            for item in items:
-                if not hasattr(item, "decide"):
-                    outcomes.append((await item.run(tx, book.now), None))
-                    continue
-                plan = Plan(book)
-                try:
-                    if item.merchant_id not in book.heads:
-                        raise NotFound("there is no such merchant")
-                    result = item.decide(plan)
-                except TillgateError as error:
-                    outcomes.append((None, error))
-                except Exception as error:
-                    log.error("a decision failed", command=type(item).__name__, exc_info=True)
-                    outcomes.append((None, error))
-                else:
-                    book.merge(item.merchant_id, plan)
-                    outcomes.append((result, None))
-            await _store(tx, book)
+        try:
+            async with self._database.begin() as tx:
+                outcomes = await self._decide(tx, book, items)
+                await _store(tx, book)
+        except InDoubt:
+            if not await self._happened(book):
+                raise Unavailable from None
+            log.warning("a commit whose answer was lost had happened", size=len(items))
         return outcomes
+
+    async def _decide(self, tx: Tx, book: Book, items: Sequence[Any]) -> list[tuple[Any, Exception | None]]:
+        await _load(tx, book, [item for item in items if hasattr(item, "decide")])
+        outcomes: list[tuple[Any, Exception | None]] = []
+        for item in items:
+            if not hasattr(item, "decide"):
+                outcomes.append((await item.run(tx, book.now), None))
+                continue
+            plan = Plan(book)
+            try:
+                if item.merchant_id not in book.heads:
+                    raise NotFound("there is no such merchant")
+                result = item.decide(plan)
+            except TillgateError as error:
+                outcomes.append((None, error))
+            except Exception as error:
+                log.error("a decision failed", command=type(item).__name__, exc_info=True)
+                outcomes.append((None, error))
+            else:
+                book.merge(item.merchant_id, plan)
+                outcomes.append((result, None))
+        return outcomes
+
+    async def _happened(self, book: Book) -> bool:
+        """Whether a commit whose answer was lost is there: one event stands for all of it.
+
+        Raises `InDoubt` where nothing tells, or where the database stays away."""
+        if not book.new_events:
+            raise InDoubt
+        merchant_id, seq, *_, chain = book.new_events[0]
+        for round_ in range(_DOUBTS):
+            try:
+                async with self._database.begin() as tx:
+                    # The transaction in doubt holds this lock until it has ended one way or the other.
+                    await tx.select(tables.heads, ("merchant_id",), [(merchant_id,)], lock=True)
+                    rows = await tx.select(tables.events, ("merchant_id", "seq"), [(merchant_id, seq)])
+                return any(bytes(row[-1]) == chain for row in rows)
+            except (Conflict, Unavailable):
+                await asyncio.sleep(min(1.0, 0.02 * 2**round_))
+        raise InDoubt
 
 
 def _resolve(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
@@ -165,10 +204,10 @@ def _resolve(future: asyncio.Future[Any], result: Any, error: Exception | None) 
         future.set_exception(error)
 
 
-def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Fault) -> None:
+    """An exception of its own for each, because whoever raises it hangs a traceback on it."""
     for _, future in batch:
-        if not future.done():
-            future.set_exception(Unavailable() if isinstance(error, Unavailable) else error)
+        _resolve(future, None, type(error)(str(error)))
 
 
 # --- facts in -----------------------------------------------------------------------------------------------

@@ -10,18 +10,31 @@ import asyncpg
 from sqlalchemy import Table
 from sqlalchemy.sql.elements import ClauseElement
 
-from tillgate.domain.errors import Unavailable
+from tillgate.domain.errors import InDoubt, Unavailable
 from tillgate.store import statements
-from tillgate.store.database import Conflict
+from tillgate.store.database import Conflict, Taken, Unfit
 from tillgate.store.statements import Row
 
-_AGAIN = (
-    asyncpg.UniqueViolationError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
+_AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_UNFIT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+_BROKEN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
 )
-_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_AWAY = (asyncpg.PostgresError, *_BROKEN)
+_WAIT_S = 5.0
+"""For a free connection."""
+
+_SETTINGS = {
+    "application_name": "tillgate",
+    # A merchant's lock is held for one commit. A process that stops while holding it (a lost network, a
+    # paused machine) must not stop the others for longer than this: the server ends its transaction.
+    "idle_in_transaction_session_timeout": "10000",
+    "lock_timeout": "5000",
+}
 
 
 class PostgresDatabase:
@@ -48,11 +61,11 @@ class PostgresDatabase:
             self._url,
             min_size=low,
             max_size=high,
-            timeout=5,
-            command_timeout=30,
+            timeout=_WAIT_S,
+            command_timeout=15,
             max_inactive_connection_lifetime=0,
             reset=_as_is,
-            server_settings={"application_name": "tillgate", "lock_timeout": "10000", **settings},
+            server_settings=_SETTINGS | settings,
         )
 
     async def close(self) -> None:
@@ -64,20 +77,38 @@ class PostgresDatabase:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[_Tx]:
         assert self._writing is not None, "open() first"
+        committing = False
         try:
-            async with self._writing.acquire(timeout=5) as connection, connection.transaction():
-                yield _Tx(connection)
+            async with self._writing.acquire(timeout=_WAIT_S) as connection:
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
+                    yield _Tx(connection)
+                    committing = True
+                    await transaction.commit()
+                except BaseException as error:
+                    if committing or isinstance(error, _BROKEN):
+                        connection.terminate()  # not asked to roll back: it may never answer
+                    else:
+                        await transaction.rollback()
+                    raise
+        except asyncpg.UniqueViolationError as error:
+            raise Taken(str(error)) from error
         except _AGAIN as error:
             raise Conflict(str(error)) from error
+        except _UNFIT as error:
+            raise Unfit(str(error)) from error
         except _AWAY as error:
-            raise Unavailable() from error
+            raise (InDoubt() if committing else Unavailable()) from error
 
     async def read(self, statement: ClauseElement, params: Mapping[str, Any] | None = None) -> list[Row]:
         assert self._reading is not None, "open() first"
         made = statements.compiled("postgresql", statement)
         try:
-            async with self._reading.acquire(timeout=5) as connection:
+            async with self._reading.acquire(timeout=_WAIT_S) as connection:
                 return [tuple(row) for row in await connection.fetch(made.text, *made.bind(params or {}))]
+        except asyncpg.DataError:
+            return []
         except _AWAY as error:
             raise Unavailable() from error
 

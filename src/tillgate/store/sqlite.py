@@ -11,23 +11,40 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from sqlalchemy import Table
 from sqlalchemy.sql.elements import ClauseElement
 
-from tillgate.domain.errors import Unavailable
+from tillgate.domain.errors import InDoubt, Unavailable
 from tillgate.store import statements
-from tillgate.store.database import Conflict
+from tillgate.store.database import Conflict, Taken, Unfit
 from tillgate.store.statements import Row
 
-_PRAGMAS = (
+_PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA busy_timeout = 5000",
     "PRAGMA cache_size = -65536",
     "PRAGMA temp_store = MEMORY",
+)
+_WAIT_S: Final = 5.0
+"""For another process's transaction."""
+
+_UNIQUE: Final = frozenset(
+    {
+        sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+        sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+        sqlite3.SQLITE_CONSTRAINT_ROWID,
+    }
+)
+_UNFIT: Final = (
+    UnicodeEncodeError,
+    OverflowError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
 )
 
 
@@ -57,12 +74,16 @@ class SqliteDatabase:
     def _connect(self, *, read_only: bool) -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, cached_statements=256
+                self._path,
+                timeout=_WAIT_S,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
             )
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
-            if read_only:
-                connection.execute("PRAGMA query_only = ON")
+            # The writer waits for other processes in `_begin`, where the loop goes on meanwhile.
+            connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA busy_timeout = 0")
         except sqlite3.Error as error:
             raise Unavailable(f"the database file cannot be opened: {error}") from error
         return connection
@@ -72,16 +93,24 @@ class SqliteDatabase:
         async with self._free:
             connection = self._write or self._connect(read_only=False)
             self._write = connection
+            committing = False
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                await _begin(connection)
                 yield _Tx(connection)
+                committing = True
                 # The fsync is the wait: it leaves the loop, so the next batch gathers meanwhile.
                 await _shielded(self._committer, connection.commit)
             except BaseException as error:
                 with suppress(sqlite3.Error):
                     connection.rollback()
-                if isinstance(error, sqlite3.Error):
-                    raise _translated(error) from error
+                if isinstance(error, (sqlite3.Error, *_UNFIT)):
+                    raised = _translated(error)
+                    if isinstance(raised, Unavailable):
+                        self._write = None  # a connection after an I/O error is not to be trusted
+                        with suppress(sqlite3.Error):
+                            connection.close()
+                        raised = InDoubt() if committing else raised
+                    raise raised from error
                 raise
 
     async def read(self, statement: ClauseElement, params: Mapping[str, Any] | None = None) -> list[Row]:
@@ -90,8 +119,25 @@ class SqliteDatabase:
         self._read = connection
         try:
             return connection.execute(made.text, made.bind(params or {})).fetchall()
+        except (UnicodeEncodeError, OverflowError):
+            return []
         except sqlite3.Error as error:
+            self._read = None
+            with suppress(sqlite3.Error):
+                connection.close()
             raise _translated(error) from error
+
+
+async def _begin(connection: sqlite3.Connection) -> None:
+    ends = monotonic() + _WAIT_S
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > ends:
+                raise
+        await asyncio.sleep(0.002)
 
 
 async def _shielded(executor: ThreadPoolExecutor, work: Any) -> None:
@@ -104,10 +150,10 @@ async def _shielded(executor: ThreadPoolExecutor, work: Any) -> None:
         raise
 
 
-def _translated(error: sqlite3.Error) -> Exception:
+def _translated(error: Exception) -> Exception:
     if isinstance(error, sqlite3.IntegrityError):
-        return Conflict(str(error))
-    return Unavailable()
+        return Taken(str(error)) if error.sqlite_errorcode in _UNIQUE else Unfit(str(error))
+    return Unfit(str(error)) if isinstance(error, _UNFIT) else Unavailable()
 
 
 class _Tx:
