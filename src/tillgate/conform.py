@@ -8,6 +8,7 @@ other than the thing it judges.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ import aiohttp
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 MAX_SHOWN_CHARS: Final = 4000
+LARGE_BYTES: Final = 1 << 16
 SECRET_HEADERS: Final = frozenset({"authorization", "x-auth", "auth", "cookie", "set-cookie"})
 
 Verdict: TypeAlias = Literal["pass", "fail", "skip", "error"]
@@ -160,7 +162,7 @@ class Wire:
             async with self._session.request(
                 method,
                 url,
-                data=body,
+                data=io.BytesIO(body) if len(body) > LARGE_BYTES else body,  # large ones are sent in parts
                 headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),

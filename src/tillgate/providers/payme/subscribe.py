@@ -181,7 +181,7 @@ class Cards:
             params["account"] = dict(account)
         if customer is not None:
             params["customer"] = customer
-        return _typed(Card, (await self._api.call("cards.create", params)).get("card"))
+        return _typed(Card, _member("card", await self._api.call("cards.create", params)))
 
     async def get_verify_code(self, token: str) -> CodeSent:
         return _typed(CodeSent, await self._api.call("cards.get_verify_code", {"token": token}))
@@ -189,10 +189,10 @@ class Cards:
     async def verify(self, token: str, code: str) -> Card:
         """The card with its token from now on, which may be another."""
         found = await self._api.call("cards.verify", {"token": token, "code": code})
-        return _typed(Card, found.get("card"))
+        return _typed(Card, _member("card", found))
 
     async def check(self, token: str) -> Card:
-        return _typed(Card, (await self._api.call("cards.check", {"token": token})).get("card"))
+        return _typed(Card, _member("card", await self._api.call("cards.check", {"token": token})))
 
     async def remove(self, token: str) -> bool:
         return _success(await self._api.call("cards.remove", {"token": token}))
@@ -240,8 +240,7 @@ class Receipts:
 
     async def check(self, receipt_id: str) -> int:
         """The state alone."""
-        found = await self._api.call("receipts.check", {"id": receipt_id})
-        state = found.get("state") if isinstance(found, dict) else None
+        state = _member("state", await self._api.call("receipts.check", {"id": receipt_id}))
         if type(state) is not int:
             raise Unsure("receipts.check was answered without a state")
         return state
@@ -268,8 +267,7 @@ class Receipts:
         return _success(await self._api.call("receipts.set_fiscal_data", params))
 
     async def _receipt(self, method: str, params: Mapping[str, Any]) -> Receipt:
-        found = await self._api.call(method, params)
-        return _typed(Receipt, found.get("receipt") if isinstance(found, dict) else None)
+        return _typed(Receipt, _member("receipt", await self._api.call(method, params)))
 
 
 def _result(method: str, reply: HttpReply, rpc_id: int) -> Any:
@@ -301,8 +299,12 @@ def _typed(kind: type[T], content: Any) -> T:
         raise Unsure(f"Payme's answer is no {kind.__name__.lower()}") from None
 
 
+def _member(name: str, content: Any) -> Any:
+    return content.get(name) if isinstance(content, dict) else None
+
+
 def _success(content: Any) -> bool:
-    return isinstance(content, dict) and content.get("success") is True
+    return _member("success", content) is True
 
 
 def _digits(text: str) -> str:

@@ -55,7 +55,7 @@ def parsed(text: str, field: str) -> Payable:
         tiyin = Decimal(som) * 100
     except InvalidOperation:
         tiyin = Decimal(0)
-    if not reference or not tiyin.is_finite() or tiyin <= 0 or tiyin != int(tiyin):
+    if not reference or not tiyin.is_finite() or not 0 < tiyin < 10**15 or tiyin != int(tiyin):
         raise ValueError(f"order: {text[:60]!r} is not REFERENCE:SOM")
     return Payable(reference, int(tiyin), {field: reference})
 

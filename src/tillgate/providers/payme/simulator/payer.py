@@ -333,8 +333,10 @@ class Asked:
 
 def read_link(link: str) -> Asked:
     """`<checkout>/<base64 of m=…;ac.x=…;a=…>` or that last part alone. Raises `ValueError`."""
+    # Base64 may itself hold slashes, so the link is what follows the host.
+    encoded = link.partition("://")[2].partition("/")[2] if "://" in link else link
     try:
-        text = base64.b64decode(link.rstrip("/").rsplit("/", 1)[-1], validate=True).decode()
+        text = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise ValueError("the link is not Base64 of text") from None
     pairs = [pair.partition("=") for pair in text.split(";")]
