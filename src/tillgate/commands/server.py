@@ -13,9 +13,6 @@ from tillgate.commands.context import Database, Sandbox, overrides
 from tillgate.commands.output import Json, command, emit_json, fail
 from tillgate.domain.errors import TillgateError
 
-KEEP_ALIVE_S = 620
-"""Payme keeps its connections for ten minutes; closing one earlier costs a payment's round trip."""
-
 
 def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
@@ -27,6 +24,7 @@ def up(
     worker: Annotated[bool | None, typer.Option(help="Run due work in this process.")] = None,
 ) -> None:
     """Start the hub: the API, the checkout pages and, unless switched off, a worker."""
+    from tillgate.http import server
     from tillgate.http.app import create_app
     from tillgate.logs import configure
     from tillgate.settings import load
@@ -35,33 +33,18 @@ def up(
         given = overrides(host=host, port=port, database_url=database, sandbox=sandbox, worker=worker)
         settings = load(given)
         configure(settings.log_level, settings.log_format)
+        listening = server.listen(settings.host, settings.port)
+        settings = settings.model_copy(update={"port": listening.getsockname()[1]})
+
+        def started() -> None:
+            _quiet_collector()
+            mode = " (sandbox: no money moves)" if settings.sandbox else ""
+            typer.echo(f"Tillgate listens on {settings.url}{mode}", err=True)
+
         app = create_app(settings, worker=settings.worker)
+        server.run(server.Server(app, started=started), listening)
     except TillgateError as error:
         fail(str(error))
-        return
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=20,
-        server_header=False,
-        date_header=False,
-        h11_max_incomplete_event_size=65536,
-        limit_concurrency=None,
-        lifespan="on",
-    )
-    server = uvicorn.Server(config)
-    _quiet_collector()
-    mode = " (sandbox: no money moves)" if settings.sandbox else ""
-    typer.echo(f"Tillgate listens on {settings.url}{mode}", err=True)
-    server.run()
-    if not server.started:
-        fail("the hub did not start; the reason is above")
 
 
 def _quiet_collector() -> None:
