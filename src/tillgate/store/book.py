@@ -7,17 +7,18 @@ whose command refused is forgotten. Only the journal turns a book into SQL.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from sqlalchemy import Table
+from sqlalchemy.sql.elements import ClauseElement
 
 from tillgate.domain.ledger import Posting
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.store import tables
-from tillgate.store.ids import new_id
+from tillgate.store.ids import event_id, new_id
 from tillgate.store.statements import Row
 
 Record: TypeAlias = Payment | Attempt | Refund | StandingOrder
@@ -46,7 +47,7 @@ def record_of(kind: type[RecordT], row: Row) -> RecordT:
 
 
 for _kind, _table in TABLE_OF.items():
-    assert [field.name for field in fields(_kind)] == [column.name for column in _table.columns], _table.name
+    assert [one.name for one in fields(_kind)] == [column.name for column in _table.columns], _table.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,21 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One statement about a merchant's configuration, committed with what else its command decides."""
+
+    statement: ClauseElement
+    params: Mapping[str, Any] = field(repr=False)
+    guarded: bool = False  # it returns rows, and must have found one: else `Taken`
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     type: str
     subject: str
     body: bytes
     postings: tuple[Posting, ...]
     targets: tuple[Target, ...]
-    id: str
     occurred_at: int
 
 
@@ -127,6 +136,7 @@ class Book:
         self.answered: dict[bytes, None] = {}  # digests to write
         self.due: dict[str, Row | None] = {}  # None: done
         self.moved: dict[tuple[str, str, str], int] = {}
+        self.changes: list[Change] = []
 
     def load(self, record: Record) -> None:
         self.records[record.id] = record
@@ -152,6 +162,7 @@ class Book:
             self._append(merchant_id, draft)
         self.due.update(plan.due)
         self.new_inbound += plan.inbound
+        self.changes += plan.changes
         for digest in plan.seen:
             self.seen.add(digest)
         for answer in plan.answers:
@@ -161,12 +172,13 @@ class Book:
     def _append(self, merchant_id: str, draft: Draft) -> None:
         seq, chain = self.heads[merchant_id]
         seq += 1
+        named = event_id(seq)
         chain = link(
-            chain, seq, draft.id, draft.type, draft.subject, draft.occurred_at, draft.body, draft.postings
+            chain, seq, named, draft.type, draft.subject, draft.occurred_at, draft.body, draft.postings
         )
         self.heads[merchant_id] = seq, chain
         self.new_events.append(
-            (merchant_id, seq, draft.id, draft.type, draft.subject, draft.occurred_at, draft.body, chain)
+            (merchant_id, seq, named, draft.type, draft.subject, draft.occurred_at, draft.body, chain)
         )
         for line, p in enumerate(draft.postings):
             row = (merchant_id, seq, line, p.kind, p.source, p.destination, p.amount_minor, p.currency)
@@ -209,7 +221,7 @@ def link(
 class Plan:
     """What one command wants to change, and its view of the facts."""
 
-    __slots__ = ("_book", "answers", "drafts", "due", "inbound", "now", "saved", "seen")
+    __slots__ = ("_book", "answers", "changes", "drafts", "due", "inbound", "now", "saved", "seen")
 
     def __init__(self, book: Book) -> None:
         self._book = book
@@ -220,6 +232,7 @@ class Plan:
         self.inbound: list[Row] = []
         self.seen: list[bytes] = []
         self.answers: list[Remembered] = []
+        self.changes: list[Change] = []
 
     # --- facts ---
 
@@ -290,13 +303,15 @@ class Plan:
     def standing_event(self, kind: str, standing: StandingOrder, targets: tuple[Target, ...] = ()) -> None:
         self._draft(kind, standing.id, {"standing_order": standing}, (), targets)
 
+    def endpoint_event(
+        self, kind: str, endpoint_id: str, endpoint: Mapping[str, Any], targets: tuple[Target, ...] = ()
+    ) -> None:
+        self._draft(kind, endpoint_id, {"endpoint": endpoint}, (), targets)
+
     def _draft(
         self, kind: str, subject: str, body: Any, postings: tuple[Posting, ...], targets: tuple[Target, ...]
     ) -> None:
-        event_id = new_id("evt_", self.now)
-        self.drafts.append(
-            Draft(kind, subject, msgspec.json.encode(body), postings, targets, event_id, self.now)
-        )
+        self.drafts.append(Draft(kind, subject, msgspec.json.encode(body), postings, targets, self.now))
 
     def at(self, kind: str, subject: str, merchant_id: str, run_at: int, tries: int = 0) -> None:
         """Have `kind` of work done for `subject` at a time; an earlier wish for the same is replaced."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from time import time_ns
+from typing import Final
+
+_EVENT_ID: Final = re.compile(r"evt_[0-9a-f]{32}", re.ASCII)
 
 
 def now_ms() -> int:
@@ -14,6 +18,16 @@ def now_ms() -> int:
 def new_id(prefix: str, now: int) -> str:
     """`pay_` + 12 hex digits of time + 20 of chance."""
     return f"{prefix}{now:012x}{os.urandom(10).hex()}"
+
+
+def event_id(seq: int) -> str:
+    """An event's id starts with its number, so that it is found by its merchant's key without an index."""
+    return f"evt_{seq:012x}{os.urandom(10).hex()}"
+
+
+def event_seq(event_id: str) -> int | None:
+    """The number that an event's id says; None for what is no such id."""
+    return int(event_id[4:16], 16) if _EVENT_ID.fullmatch(event_id) else None
 
 
 def digest(*parts: str) -> bytes:

@@ -60,7 +60,7 @@ merchants = table(
     fixed("id", Text, primary_key=True),
     varies("name", Text, unique=True),
     varies("settings", Text),  # JSON
-    varies("webhook_secrets", LargeBinary),  # sealed JSON list, the newest first
+    varies("webhook_secrets", LargeBinary),  # sealed JSON list of [secret, end or null], the newest first
     fixed("created_at", BigInteger),
     varies("disabled_at", BigInteger, nullable=True),
 )
@@ -95,10 +95,12 @@ endpoints = table(
     fixed("merchant_id", Text, ForeignKey("merchants.id"), index=True),
     varies("url", Text),
     varies("types", Text),  # JSON list of event types or patterns; [] is all
-    varies("secrets", LargeBinary),  # sealed JSON list, the newest first
+    varies("secrets", LargeBinary),  # sealed JSON list of [secret, end or null], the newest first
     fixed("created_at", BigInteger),
     varies("disabled_at", BigInteger, nullable=True),
     varies("disabled_why", Text, nullable=True),
+    varies("description", Text, nullable=True),
+    varies("failing_since", BigInteger, nullable=True),  # the first failure since it last took something
 )
 
 # --- money --------------------------------------------------------------------------------------------------
@@ -142,9 +144,10 @@ payments = table(
     varies("paid_at", BigInteger, nullable=True),
     varies("version", BigInteger),
     Index(None, "merchant_id", "id"),
-    Index("ix_payments_standing", "standing_id", sqlite_where=text("standing_id IS NOT NULL"),
+    Index("ix_payments_standing", "standing_id", "id", sqlite_where=text("standing_id IS NOT NULL"),
           postgresql_where=text("standing_id IS NOT NULL")),
-    Index("ix_payments_stuck", "status", "id", sqlite_where=text("status IN ('unsure', 'review')"),
+    Index("ix_payments_stuck", "merchant_id", "status", "id",
+          sqlite_where=text("status IN ('unsure', 'review')"),
           postgresql_where=text("status IN ('unsure', 'review')")),
 )  # fmt: skip
 
@@ -223,7 +226,7 @@ events = table(
     "events",
     fixed("merchant_id", Text, primary_key=True),
     fixed("seq", BigInteger, primary_key=True),
-    fixed("id", Text),
+    fixed("id", Text),  # starts with its number, so that it is found without an index
     fixed("type", Text),
     fixed("subject", Text, index=True),  # the payment or standing order it is about
     fixed("occurred_at", BigInteger),
@@ -283,7 +286,7 @@ deliveries = table(
           postgresql_where=text("state = 'pending'")),
     Index("ix_deliveries_stream", "stream", "seq", sqlite_where=text("state = 'pending'"),
           postgresql_where=text("state = 'pending'")),
-    Index(None, "merchant_id", "id"),
+    Index("ix_deliveries_event", "merchant_id", "seq", "id"),
 )  # fmt: skip
 
 delivery_tries = small(
@@ -303,7 +306,7 @@ idempotency = table(
     fixed("fingerprint", LargeBinary),  # of the request
     fixed("subject", Text, nullable=True),
     varies("status", Integer, nullable=True),  # None while the first request is in flight
-    varies("body", LargeBinary, nullable=True),
+    varies("body", LargeBinary, nullable=True),  # sealed where it shows a secret
     fixed("created_at", BigInteger, index=True),
 )
 
@@ -320,7 +323,7 @@ inbound = table(
     fixed("verdict", Text),
     fixed("reply_status", Integer, nullable=True),
     fixed("reply", LargeBinary, nullable=True),
-    Index(None, "account_id", "id"),
+    Index(None, "merchant_id", "id"),
 )
 
 simulated = small(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "c139b206f70c"
+revision = "7d2fc2bb28c3"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_deliveries_merchant_id_id"), ["merchant_id", "id"], unique=False)
+        batch_op.create_index("ix_deliveries_event", ["merchant_id", "seq", "id"], unique=False)
         batch_op.create_index(
             "ix_deliveries_next",
             ["next_at"],
@@ -135,7 +135,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("digest", name=op.f("uq_inbound_digest")),
     )
     with op.batch_alter_table("inbound", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_inbound_account_id_id"), ["account_id", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_inbound_merchant_id_id"), ["merchant_id", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_inbound_payment_id"), ["payment_id"], unique=False)
 
     op.create_table(
@@ -193,14 +193,14 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_payments_merchant_id_id"), ["merchant_id", "id"], unique=False)
         batch_op.create_index(
             "ix_payments_standing",
-            ["standing_id"],
+            ["standing_id", "id"],
             unique=False,
             sqlite_where=sa.text("standing_id IS NOT NULL"),
             postgresql_where=sa.text("standing_id IS NOT NULL"),
         )
         batch_op.create_index(
             "ix_payments_stuck",
-            ["status", "id"],
+            ["merchant_id", "status", "id"],
             unique=False,
             sqlite_where=sa.text("status IN ('unsure', 'review')"),
             postgresql_where=sa.text("status IN ('unsure', 'review')"),
@@ -342,6 +342,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("disabled_at", sa.BigInteger(), nullable=True),
         sa.Column("disabled_why", sa.Text(), nullable=True),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("failing_since", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["merchant_id"], ["merchants.id"], name=op.f("fk_endpoints_merchant_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
     )
