@@ -286,6 +286,10 @@ async def _store(tx: Tx, book: Book) -> None:
         )
     await _store_due(tx, book)
     await _store_answers(tx, book)
+    for change in book.changes:
+        found = await tx.execute(change.statement, change.params)
+        if change.guarded and not found:
+            raise Taken("a guarded change found no row")
     if book.new_events:
         merchants = {row[0] for row in book.new_events}
         await tx.update(tables.heads, [(*book.heads[one], one) for one in sorted(merchants)])
