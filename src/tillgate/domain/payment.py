@@ -224,8 +224,8 @@ def advance(attempt: Attempt, fact: Fact, now: int) -> Attempt:
                 phase=phase,
                 external_id=attempt.external_id or fact.external_id,
                 paid_minor=max(attempt.paid_minor, fact.total_minor) if known else attempt.paid_minor,
-                tip_minor=max(attempt.tip_minor, fact.tip_minor),
-                fee_minor=fact.fee_minor or attempt.fee_minor,
+                tip_minor=max(attempt.tip_minor, fact.tip_minor) if known else attempt.tip_minor,
+                fee_minor=(fact.fee_minor or attempt.fee_minor) if known else attempt.fee_minor,
                 paid_at=attempt.paid_at or fact.at or now,
                 live_of=live_of,
             )
@@ -248,8 +248,10 @@ def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact 
         "reversed_minor": payment.reversed_minor + after.reversed_minor - before.reversed_minor,
     }
     if isinstance(fact, Paid):
-        changes["hold"] = payment.hold or _mismatch(payment, changes["paid_minor"], after, fact)
         changes["paid_with"] = fact.paid_with or payment.paid_with
+        if before.phase != "paid" or after.paid_minor != before.paid_minor:
+            # Only what is new is judged: an operator may have let the rest pass already.
+            changes["hold"] = payment.hold or _mismatch(payment, changes["paid_minor"], after, fact)
     if changes["paid_minor"] > payment.paid_minor:
         late = before.phase == "closed" or payment.closed is not None
         changes |= {"late": payment.late or late, "paid_at": payment.paid_at or after.paid_at}
@@ -260,7 +262,14 @@ def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact 
             changes |= {"live_attempt_id": None, "live_phase": None}
             if isinstance(fact, Closed) and not after.asked and not changes["paid_minor"]:
                 changes["closed"] = fact.why
-    return derived(replace(payment, **changes))
+    return derived(_overdrawn(payment, replace(payment, **changes)))
+
+
+def _overdrawn(before: Payment, after: Payment) -> Payment:
+    """More went back than came: held as soon as it does, once."""
+    if after.refundable_minor < min(0, before.refundable_minor):
+        return replace(after, hold=after.hold or "over_refunded")
+    return after
 
 
 def _mismatch(payment: Payment, paid_minor: int, attempt: Attempt, fact: Paid) -> Hold | None:
@@ -371,6 +380,4 @@ def follow_refund(payment: Payment, before: Refund | None, after: Refund) -> Pay
         refunding_minor=payment.refunding_minor + asked * after.amount_minor,
         refunded_minor=payment.refunded_minor + done * after.amount_minor,
     )
-    if changed.refundable_minor < 0:
-        changed = replace(changed, hold=payment.hold or "over_refunded")
-    return derived(changed)
+    return derived(_overdrawn(payment, changed))
