@@ -73,10 +73,10 @@ class WalletList(msgspec.Struct):
     wallets: list[Wallet]
 
 
-class WalletsOut(msgspec.Struct):
-    data: WalletList
+class WalletsOut(msgspec.Struct, kw_only=True):
     status: str = "success"
     message: str = "Wallet channels retrieved successfully"
+    data: WalletList
 
 
 class PaymentIn(msgspec.Struct):
@@ -137,11 +137,11 @@ class RefundList(msgspec.Struct):
     refunds: list[RefundRow]
 
 
-class ErrorOut(msgspec.Struct, omit_defaults=True):
+class ErrorOut(msgspec.Struct, kw_only=True, omit_defaults=True):
+    status: str | None = None  # "failed", except in a token's error
     errorCode: str  # noqa: N815
     errorType: str  # noqa: N815
     errorMessage: str  # noqa: N815
-    status: str | None = None
     param: str | None = None
     request_id: str | None = None
 

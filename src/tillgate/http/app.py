@@ -19,7 +19,7 @@ from tillgate import schemas
 from tillgate.domain.errors import Misconfigured, Unavailable
 from tillgate.http import checkout, inbound, merchant, openapi, sandbox
 from tillgate.http.limits import RateLimit
-from tillgate.http.operation import Bound, MethodNotAllowed, Operation, Web
+from tillgate.http.operation import Bound, MethodNotAllowed, Operation, Web, named
 from tillgate.http.tokens import Tokens
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
@@ -109,11 +109,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: ("not_found", "There is nothing at this address"),
         405: (MethodNotAllowed.code, MethodNotAllowed.__doc__ or ""),
     }.get(error.status_code, ("invalid_request", str(error.detail)))
+    request_id = named(request.headers.get("x-request-id", "").encode("latin-1")).decode()
     out = schemas.ErrorOut(
-        errorCode=str(error.status_code), errorType=kind, errorMessage=message, status="failed"
+        status="failed",
+        errorCode=str(error.status_code),
+        errorType=kind,
+        errorMessage=message,
+        request_id=request_id,
     )
     content: Any = msgspec.to_builtins(out)
-    return JSONResponse(content, error.status_code, {"cache-control": "no-store", **(error.headers or {})})
+    headers = {"cache-control": "no-store", "x-request-id": request_id, **(error.headers or {})}
+    return JSONResponse(content, error.status_code, headers)
 
 
 def _health(runtime: Runtime) -> list[Route]:

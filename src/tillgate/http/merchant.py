@@ -69,7 +69,7 @@ async def list_wallets(call: Call) -> Answer:
     wallets = [
         schemas.Wallet(one.id, one.name, one.currency) for one in call.runtime.kit.channels(call.merchant)
     ]
-    return Answer(msgspec.json.encode(schemas.WalletsOut(schemas.WalletList(wallets))))
+    return Answer(msgspec.json.encode(schemas.WalletsOut(data=schemas.WalletList(wallets))))
 
 
 async def create_payment(call: Call) -> Answer:

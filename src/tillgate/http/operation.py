@@ -25,7 +25,7 @@ from tillgate.domain.errors import (
     TillgateError,
     Unauthorized,
 )
-from tillgate.http.limits import RateLimit
+from tillgate.http.limits import Limited, RateLimit
 from tillgate.http.tokens import Tokens
 from tillgate.hub import Key
 from tillgate.runtime import Runtime
@@ -35,6 +35,7 @@ from tillgate.store.ids import digest
 log = structlog.get_logger("tillgate.http")
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_CHALLENGE: Final = b'Bearer realm="tillgate"'
 _MISSING: Final = re.compile(r"missing required field `([^`]+)`")
 _AT: Final = re.compile(r"at `\$\.([^`]+)`")
 
@@ -55,6 +56,10 @@ class MethodNotAllowed(RequestError):
     """This path does not take that method."""
 
     code, status = "method_not_allowed", 405
+
+
+class NoToken(Unauthorized):
+    """Access token is missing or expired."""
 
 
 class Dialect(Protocol):
@@ -139,10 +144,7 @@ class Bound:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = (
-            given if given and _REQUEST_ID.fullmatch(given) else b"req_" + secrets.token_hex(12).encode()
-        )
+        request_id = named(headers.get(b"x-request-id", b""))
         try:
             answer = await self._answer(scope, receive, headers)
             status, body, extra, kind = answer.status, answer.body, answer.headers, answer.content_type
@@ -169,9 +171,12 @@ class Bound:
         status, body, kind = self._operation.dialect.error(error, request_id, self._operation)
         extra: list[tuple[bytes, bytes]] = []
         if status == 401:
-            extra.append((b"www-authenticate", b'Bearer error="invalid_token"'))
+            # RFC 6750, 3.1: who sent no token is not told that one was wrong.
+            wrong = isinstance(error, Unauthorized) and not isinstance(error, NoToken)
+            extra.append((b"www-authenticate", _CHALLENGE + (b', error="invalid_token"' if wrong else b"")))
         if status in (429, 503) or error.code == "in_flight":
-            extra.append((b"retry-after", b"1"))
+            wait_s = error.wait_s if isinstance(error, Limited) else 1
+            extra.append((b"retry-after", b"%d" % wait_s))
         return status, body, tuple(extra), kind.encode()
 
     async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Answer:
@@ -198,8 +203,8 @@ class Bound:
 
     async def _merchant(self, headers: dict[bytes, bytes]) -> Merchant:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not token:
-            raise Unauthorized()
+        if scheme.lower() != b"bearer" or not token.strip():
+            raise NoToken()
         claims = self._web.tokens.read(token.strip().decode("latin-1"))
         directory = self._web.runtime.directory
         merchant = directory.known(claims.merchant_id) or await directory.merchant(claims.merchant_id)
@@ -246,6 +251,13 @@ class Bound:
         about = f"{self._operation.name}:{scope.get('path_params', {})}"
         content = msgspec.json.encode(body).decode()
         return Key(digest("key", merchant.id, text), digest(about, content), min(self._operation.replies))
+
+
+def named(given: bytes) -> bytes:
+    """The request's id: the caller's own, if it is one, else a new one."""
+    if given and _REQUEST_ID.fullmatch(given):
+        return given
+    return b"req_" + secrets.token_hex(12).encode()
 
 
 def peer(scope: Scope) -> str:
