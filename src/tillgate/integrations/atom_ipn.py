@@ -29,6 +29,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -248,14 +249,14 @@ async def _inbound(request: Request) -> Inbound:
         request.url.query,
         {name.lower(): value for name, value in request.headers.items()},
         bytes(body),
-        _peer(request),
+        _peer(request.client.host if request.client else ""),
         time.time_ns() // 10**6,
     )
 
 
-def _peer(request: Request) -> str:
+@lru_cache(maxsize=1024)
+def _peer(host: str) -> str:
     """The sender's address; a socket file, or a test in the same process, is this machine."""
-    host = request.client.host if request.client else ""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:

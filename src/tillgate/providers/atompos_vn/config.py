@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -83,6 +84,7 @@ def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
         raise Misconfigured("ATOM POS: allow_ips is a list of addresses or networks") from None
 
 
+@lru_cache(maxsize=1024)
 def within(address: str, allowed: tuple[Network, ...]) -> bool:
     try:
         found = ipaddress.ip_address(address)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import queue
 import random
 import threading
 import time
@@ -55,6 +56,7 @@ class Hooks:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._bell = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
+        self._threads = _Threads()
         self._coroutines: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -77,6 +79,7 @@ class Hooks:
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+        self._threads.close()
         if self._coroutines is not None:
             self._coroutines.call_soon_threadsafe(self._coroutines.stop)
             self._coroutines = None
@@ -154,7 +157,7 @@ class Hooks:
         if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(call):
             await self._on_their_loop(lambda: hook(ipn))
             return
-        result = await _in_thread(hook, ipn)
+        result = await self._threads.run(hook, ipn)
         if inspect.isawaitable(result):
             await self._on_their_loop(lambda: result)
 
@@ -187,27 +190,53 @@ def _forever(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-async def _in_thread(hook: Hook, ipn: Ipn) -> Any:
-    """In a thread of its own, a daemon: a hook that never ends must not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+class _Threads:
+    """Daemon threads for plain hooks, made as they are needed and kept.
 
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
+    Daemons, because a hook that never ends must not keep the process from ending; kept, because the loop
+    waits while a thread is born.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._idle = 0
+
+    async def run(self, hook: Hook, ipn: Ipn) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            self._idle += 1
+            if future.done():
+                return
             if error is None:
                 future.set_result(result)
-            else:
-                # StopIteration cannot travel through a future
-                future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            else:  # a future carries neither StopIteration nor what ends a program
+                known = isinstance(error, Exception) and not isinstance(error, StopIteration)
+                future.set_exception(error if known else RuntimeError(repr(error)))
 
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = hook(ipn)
-        except BaseException as raised:  # noqa: BLE001
-            error = raised if not isinstance(raised, StopIteration) else RuntimeError("StopIteration")
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = hook(ipn)
+            except BaseException as raised:  # noqa: BLE001
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name="process_ipn", daemon=True).start()
-    return await future
+        if self._idle:
+            self._idle -= 1
+        else:
+            threading.Thread(target=self._serve, name="process_ipn", daemon=True).start()
+        self._work.put(work)
+        return await future
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def close(self) -> None:
+        """Send the idle ones away."""
+        while self._idle:
+            self._idle -= 1
+            self._work.put(None)
