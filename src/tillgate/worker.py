@@ -8,126 +8,188 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from tillgate import schemas, webhooks
 from tillgate.domain.errors import TillgateError, Unavailable
 from tillgate.hub import Hub
+from tillgate.hub.endpoints import Endpoints
 from tillgate.spi import HttpCall, HttpReply, Send
 from tillgate.store.directory import Endpoint, Merchant
-from tillgate.store.work import ClaimDeliveries, ClaimDue, Delivery, Finish, Result
+from tillgate.store.work import ClaimDeliveries, ClaimDue, Delivery, Due, Finish, Result
 
+T = TypeVar("T")
 log = structlog.get_logger("tillgate.worker")
 
-DUE_BATCH: Final = 50
-DELIVERY_BATCH: Final = 100
-IN_FLIGHT: Final = 32
+DUE_SLOTS: Final = 64
+DELIVERY_SLOTS: Final = 64
 IDLE_S: Final = 0.5
 ANSWER_CHARS: Final = 300
 DELIVERY_TIMEOUT_S: Final = 20.0
 
 
 class Worker:
-    """`run()` until `stop()`; `kick()` when there may be work now."""
+    """`run()` until `stop()`; `kick()` when there may be work now.
+
+    What is slow holds only its own slot: a provider that takes a minute, or an endpoint that hangs, does not
+    keep the others waiting."""
 
     def __init__(self, hub: Hub, deliver: Send, *, idle_s: float = IDLE_S) -> None:
         self._hub = hub
+        self._endpoints = Endpoints(hub.kit)
         self._deliver = deliver
         self._idle_s = idle_s
-        self._bell = asyncio.Event()
+        self._bells = (asyncio.Event(), asyncio.Event())
         self._stopping = False
+        self._ended: list[tuple[Result, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
 
     def kick(self) -> None:
-        self._bell.set()
+        for bell in self._bells:
+            bell.set()
 
     def stop(self) -> None:
         """Take no more work; `run` ends when what it holds is done."""
         self._stopping = True
-        self._bell.set()
+        self.kick()
 
     async def run(self) -> None:
-        await asyncio.gather(self._loop(self._due_batch), self._loop(self._delivery_batch))
-
-    async def _loop(self, batch: Any) -> None:
-        while not self._stopping:
-            try:
-                done = await batch()
-            except Unavailable:
-                done = 0
-            except Exception:
-                log.error("a batch of work failed", exc_info=True)
-                done = 0
-            if not done and not self._stopping:
-                self._bell.clear()
-                wait_s = self._idle_s * (0.75 + random.random() / 2)  # noqa: S311
-                try:
-                    await asyncio.wait_for(self._bell.wait(), wait_s)
-                except TimeoutError:
-                    continue
+        due, deliveries = self._bells
+        await asyncio.gather(
+            self._pump(self._claim_due, self._do, DUE_SLOTS, due),
+            self._pump(self._claim_deliveries, self._carry, DELIVERY_SLOTS, deliveries),
+        )
 
     async def drain(self) -> None:
         """Do what is due now and what follows from it; for tests and for one-off runs."""
-        while await self._due_batch() + await self._delivery_batch():
-            pass
+        while True:
+            due, deliveries = await self._claim_due(DUE_SLOTS), await self._claim_deliveries(DELIVERY_SLOTS)
+            if not due and not deliveries:
+                return
+            await asyncio.gather(*map(self._do, due), *map(self._carry, deliveries))
+
+    async def _pump(
+        self,
+        claim: Callable[[int], Awaitable[Sequence[T]]],
+        work: Callable[[T], Coroutine[Any, Any, None]],
+        slots: int,
+        bell: asyncio.Event,
+    ) -> None:
+        """Keep up to `slots` pieces of work going; claim again when a quarter of them is free."""
+        going: set[asyncio.Task[None]] = set()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            going.discard(task)
+            bell.set()
+
+        while not self._stopping:
+            bell.clear()
+            free = slots - len(going)
+            claimed = await self._claimed(claim, free) if free * 4 >= slots else ()
+            for one in claimed:
+                task = asyncio.create_task(work(one))
+                going.add(task)
+                task.add_done_callback(ended)
+            if not claimed or len(claimed) == free:
+                wait_s = self._idle_s * (0.75 + random.random() / 2)  # noqa: S311
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(bell.wait(), wait_s)
+        if going:
+            await asyncio.wait(going)
+
+    async def _claimed(self, claim: Callable[[int], Awaitable[Sequence[T]]], free: int) -> Sequence[T]:
+        try:
+            return await claim(free)
+        except Unavailable:
+            return ()
+        except Exception:
+            log.error("work could not be claimed", exc_info=True)
+            return ()
 
     # --- due work ---
 
-    async def _due_batch(self) -> int:
-        rows = await self._hub.kit.journal.run(ClaimDue(DUE_BATCH))
-        if rows:
-            await asyncio.gather(*(self._work(row[1], row[2], row[5]) for row in rows))
-        return len(rows)
+    async def _claim_due(self, free: int) -> Sequence[Due]:
+        return await self._hub.kit.journal.run(ClaimDue(free))
 
-    async def _work(self, kind: str, subject: str, tries: int) -> None:
-        work = self._hub.due_work.get(kind)
+    async def _do(self, due: Due) -> None:
+        work = self._hub.due_work.get(due.kind)
         if work is None:
-            log.error("nobody knows this kind of work", kind=kind, subject=subject)
+            log.error("nobody knows this kind of work", kind=due.kind, subject=due.subject)
             return
         try:
-            await work(subject, tries)
+            await work(due.subject, due.tries)
         except TillgateError as error:
             # Its lease brings it up again.
-            log.warning("due work will be tried again", kind=kind, subject=subject, why=error.code)
+            log.warning("due work will be tried again", kind=due.kind, subject=due.subject, why=error.code)
         except Exception:
-            log.error("due work failed", kind=kind, subject=subject, exc_info=True)
+            log.error("due work failed", kind=due.kind, subject=due.subject, exc_info=True)
 
     # --- deliveries ---
 
-    async def _delivery_batch(self) -> int:
-        claimed = await self._hub.kit.journal.run(ClaimDeliveries(DELIVERY_BATCH))
-        if not claimed:
-            return 0
-        gate = asyncio.Semaphore(IN_FLIGHT)
-        results = await asyncio.gather(*(self._send(one, gate) for one in claimed))
-        await self._hub.kit.journal.run(Finish(results))
-        for one in results:
-            if one.disable and one.delivery.endpoint_id:
-                await self._hub.kit.directory.disable_endpoint(
-                    one.delivery.endpoint_id, "it answered 410", one.at
-                )
-        return len(claimed)
+    async def _claim_deliveries(self, free: int) -> Sequence[Delivery]:
+        return await self._hub.kit.journal.run(ClaimDeliveries(free))
 
-    async def _send(self, delivery: Delivery, gate: asyncio.Semaphore) -> Result:
+    async def _carry(self, delivery: Delivery) -> None:
+        """One try; a failure to write how it ended leaves it to its lease."""
+        try:
+            result = await self._send(delivery)
+            await self._write(result)
+            if result.disable:
+                await self._give_up(delivery)
+        except TillgateError as error:
+            log.warning("a delivery will be tried again", delivery=delivery.id, why=error.code)
+        except Exception:
+            log.error("a delivery failed", delivery=delivery.id, exc_info=True)
+
+    async def _give_up(self, delivery: Delivery) -> None:
+        merchant = await self._hub.kit.directory.merchant(delivery.merchant_id)
+        endpoint = next((one for one in merchant.endpoints if one.id == delivery.endpoint_id), None)
+        if endpoint is not None:
+            await self._endpoints.give_up(merchant, endpoint, "it answered 410")
+
+    async def _write(self, result: Result) -> None:
+        """Results that end while others are being written are written together."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended.append((result, future))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all())
+        await future
+
+    async def _write_all(self) -> None:
+        while self._ended:
+            batch, self._ended = self._ended, []
+            error: Exception | None = None
+            try:
+                await self._hub.kit.journal.run(Finish([result for result, _ in batch]))
+            except TillgateError as failed:
+                error = failed
+            for _, future in batch:
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(Unavailable(str(error)))
+
+    async def _send(self, delivery: Delivery) -> Result:
         kit = self._hub.kit
-        merchant = await kit.directory.merchant(delivery.merchant_id)
+        directory = kit.directory
+        merchant = directory.known(delivery.merchant_id) or await directory.merchant(delivery.merchant_id)
         endpoint = next((one for one in merchant.endpoints if one.id == delivery.endpoint_id), None)
         body = payload(delivery)
-        async with gate:
-            at = kit.clock()
-            signed = webhooks.sign(_secrets(merchant, endpoint), delivery.event_id, at // 1000, body)
-            headers = {"content-type": "application/json", **signed}
-            call = HttpCall("POST", delivery.url, headers, body, DELIVERY_TIMEOUT_S)
-            reply: HttpReply | None = None
-            error: str | None = None
-            try:
-                reply = await self._deliver(call)
-            except TillgateError as failed:
-                error = f"{failed.code}: {failed}"[:ANSWER_CHARS]
-            took_ms = kit.clock() - at
-        return _judged(delivery, reply, error, at, took_ms)
+        at = kit.clock()
+        signed = webhooks.sign(_secrets(merchant, endpoint), delivery.event_id, at // 1000, body)
+        headers = {"content-type": "application/json", **signed}
+        call = HttpCall("POST", delivery.url, headers, body, DELIVERY_TIMEOUT_S)
+        reply: HttpReply | None = None
+        error: str | None = None
+        try:
+            reply = await self._deliver(call)
+        except TillgateError as failed:
+            error = f"{failed.code}: {failed}"[:ANSWER_CHARS]
+        return _judged(delivery, reply, error, at, kit.clock() - at)
 
 
 def payload(delivery: Delivery) -> bytes:

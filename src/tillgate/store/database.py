@@ -40,6 +40,9 @@ class Tx(Protocol):
     async def execute(self, statement: ClauseElement, params: Mapping[str, Any]) -> list[Row]:
         """Run one Core statement; rows of a SELECT or RETURNING."""
 
+    async def execute_many(self, statement: ClauseElement, params: Sequence[Mapping[str, Any]]) -> None:
+        """Run one Core statement for each set of parameters, in one go."""
+
 
 class Database(Protocol):
     engine: Engine

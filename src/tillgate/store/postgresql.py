@@ -146,6 +146,10 @@ class _Tx:
         made = statements.compiled("postgresql", statement)
         return [tuple(row) for row in await self._connection.fetch(made.text, *made.bind(params))]
 
+    async def execute_many(self, statement: ClauseElement, params: Sequence[Mapping[str, Any]]) -> None:
+        made = statements.compiled("postgresql", statement)
+        await self._connection.executemany(made.text, [made.bind(one) for one in params])
+
 
 async def _as_is(_connection: Any) -> None:
     """Our transactions leave nothing to reset, and a reset costs a round trip per batch."""

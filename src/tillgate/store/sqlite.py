@@ -188,3 +188,7 @@ class _Tx:
     async def execute(self, statement: ClauseElement, params: Mapping[str, Any]) -> list[Row]:
         made = statements.compiled("sqlite", statement)
         return self._connection.execute(made.text, made.bind(params)).fetchall()
+
+    async def execute_many(self, statement: ClauseElement, params: Sequence[Mapping[str, Any]]) -> None:
+        made = statements.compiled("sqlite", statement)
+        self._connection.executemany(made.text, [made.bind(one) for one in params])

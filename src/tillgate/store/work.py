@@ -10,7 +10,6 @@ from sqlalchemy import bindparam, exists, select, update
 
 from tillgate.store import tables as t
 from tillgate.store.database import Tx
-from tillgate.store.statements import Row
 
 LEASE_MS: Final = 60_000
 
@@ -65,7 +64,6 @@ _FINISH = (
         last_status=bindparam("answer_status"),
         last_error=bindparam("why"),
     )
-    .returning(t.deliveries.c.id)
 )
 
 
@@ -98,11 +96,21 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """Something to do for a subject; `tries` counts this one."""
+
+    kind: str
+    subject: str
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimDue:
     limit: int
 
-    async def run(self, tx: Tx, now: int) -> list[Row]:
-        return await tx.execute(_CLAIM_DUE, {"now": now, "limit": self.limit, "until": now + LEASE_MS})
+    async def run(self, tx: Tx, now: int) -> list[Due]:
+        params = {"now": now, "limit": self.limit, "until": now + LEASE_MS}
+        return [Due(row[1], row[2], row[5]) for row in await tx.execute(_CLAIM_DUE, params)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +139,8 @@ class Finish:
     results: Sequence[Result]
 
     async def run(self, tx: Tx, now: int) -> None:
-        for one in self.results:
-            params = {
+        ends = [
+            {
                 "delivery": one.delivery.id,
                 "number": one.delivery.number,
                 "new_state": one.state,
@@ -141,7 +149,9 @@ class Finish:
                 "answer_status": one.status,
                 "why": one.error,
             }
-            await tx.execute(_FINISH, params)
+            for one in self.results
+        ]
+        await tx.execute_many(_FINISH, ends)
         rows = [
             (one.delivery.id, one.delivery.number, one.at, one.took_ms, one.status, one.answer, one.error)
             for one in self.results
