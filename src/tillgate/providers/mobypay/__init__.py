@@ -6,4 +6,6 @@
 shares no code with the rest.
 """
 
+PROVIDER = None  # until the hub takes payments from kiosks, the hub has nothing to offer here
+
 PROVIDER = None  # a kiosk runs by itself; it does not enrol with a hub yet

@@ -3,7 +3,6 @@ link.
 """
 
 from collections.abc import Callable
-from typing import Final
 
 from tillgate.providers.mobypay import journal as rows
 from tillgate.providers.mobypay import lifecycle, messages
@@ -13,9 +12,7 @@ from tillgate.providers.mobypay.lifecycle import Alert, Fact, Payment
 from tillgate.providers.mobypay.protocol import Received, SignedButRefused
 from tillgate.providers.mobypay.replay import SKEW_WARNING_MS
 from tillgate.providers.mobypay.steps import Happening, Notice, Steps, if_in_flight
-from tillgate.providers.mobypay.terminals import Connection, Impostor, Terminal
-
-NAMELESS: Final = "unidentified-"
+from tillgate.providers.mobypay.terminals import NAMELESS, Connection, Impostor, Terminal
 
 
 class Evidence:
@@ -91,7 +88,7 @@ class Evidence:
         if terminal.nameless:
             # A terminal that never says who it is, back on a new connection: only it was told the payment's
             # id.
-            return payment.terminal.startswith(NAMELESS) and self._terminals.get(payment.terminal) is None
+            return payment.terminal.startswith(NAMELESS) and not self._terminals.is_open(payment.connection)
         return payment.terminal == terminal.pos_id
 
     async def _set_aside(

@@ -227,7 +227,7 @@ def advance(
     kept = msgspec.structs.replace(kept, state=state, version=payment.version + 1, updated_ms=now_ms)
     alerts = tuple(_alerts(payment, fact, state, told, note))
     if state != payment.state:
-        reason = alerts[0].text if alerts else _REASONS.get(fact, note)
+        reason = alerts[0].text if alerts else _REASONS.get((fact, state), _REASONS.get(fact, note))
         kept = msgspec.structs.replace(kept, reason=reason)
     return Step(kept, alerts)
 
@@ -248,7 +248,8 @@ def timer(payment: Payment, timers: Timers) -> tuple[Fact, float] | None:
     return None
 
 
-_REASONS: Final = {
+_REASONS: Final[dict[Fact | tuple[Fact, State], str]] = {
+    (Fact.FAILURE, State.CANCELLED): "The terminal stopped without a charge, as it was asked to.",
     Fact.NOT_SENT: "The terminal was gone before the request left; nothing was asked of it.",
     Fact.FAILURE: "The terminal says it failed.",
     Fact.ERROR: "The terminal reported an error.",

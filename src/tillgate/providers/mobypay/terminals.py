@@ -5,6 +5,7 @@ is known from the port it came to, from its certificate, or from the first messa
 is a stranger, and a stranger is asked for a payment only where no other terminal could be meant.
 """
 
+import itertools
 from collections.abc import Container, Iterator
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from tillgate.providers.mobypay.money import AmountForm
 from tillgate.providers.mobypay.protocol import Key, Link, Received
 
 SHARED = "shared"
+NAMELESS = "unidentified-"
 
 
 class Connection(Protocol):
@@ -87,6 +89,7 @@ class Terminals:
         self.shared = shared
         self._by_name: dict[str, Terminal] = {}
         self._connections: dict[int, Connection] = {}
+        self._strangers = itertools.count(1)
 
     def __iter__(self) -> Iterator[Terminal]:
         return iter(list(self._by_name.values()))
@@ -116,7 +119,7 @@ class Terminals:
         if owner is None and connection.link.key is not None and connection.link.key is not self.shared:
             owner = self._by_name[connection.link.key.name]  # the only terminal this port can have
         if owner is None and self.shared is not None:
-            owner = Terminal(f"unidentified-{connection.number}", self.shared, learned=True)
+            owner = Terminal(f"{NAMELESS}{next(self._strangers)}", self.shared, learned=True)
             owner.nameless = True
             self._by_name[owner.pos_id] = owner
         connection.terminal = owner
@@ -151,6 +154,10 @@ class Terminals:
         terminal.connection = waiting[0] if waiting else None
         if terminal.nameless:
             self._by_name.pop(terminal.pos_id, None)
+
+    def is_open(self, number: int) -> bool:
+        """Whether the connection of that number has not ended."""
+        return number in self._connections
 
     def choose(self, pos_id: str | None, doubtful: Container[str] = ()) -> tuple[Terminal, Connection]:
         """The terminal for a new payment and the connection to it: the one named, or the idle one used

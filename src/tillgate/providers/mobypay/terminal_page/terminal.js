@@ -2,7 +2,7 @@
 const $ = (id) => document.getElementById(id);
 const MODES = { card: "Card", bnpl: "Buy now, pay later", duitnow_qr: "DuitNow QR", ipp: "Instalments" };
 const STATUS = {
-  waiting: "Present card or press OK", choosing: "Choose a plan on the kiosk", silent: "No answer will be sent",
+  waiting: "Press OK to approve", choosing: "Choose a plan on the kiosk", silent: "No answer will be sent",
   charged: "Approved", failed: "Declined", cancelled: "Cancelled by the kiosk", unlisted: "Odd status sent", error: "Error",
 };
 let typed = "";
@@ -26,7 +26,8 @@ async function call(path, body) {
 
 function show(state) {
   $("pos").textContent = `${state.pos_id} · ${state.dialect}`;
-  $("link").textContent = state.connected ? state.kiosk : "offline";
+  $("link").textContent = state.connected ? "online" : "offline";
+  $("link").title = state.kiosk;
   $("link").classList.toggle("on", state.connected);
   const last = state.transactions[state.transactions.length - 1];
   const shown = state.transactions.find((item) => item.txn_id === state.current) || last;
