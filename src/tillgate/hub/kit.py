@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import structlog
 
-from tillgate.domain.errors import InvalidRequest, Misconfigured, NoProvider
+from tillgate.domain.errors import InvalidRequest, Misconfigured, NoProvider, TillgateError
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Attempt, Payment, Refund
 from tillgate.spi import (
@@ -229,3 +229,7 @@ class Kit:
 def shown(show: Show) -> str:
     """What the payer is shown, as it is stored."""
     return msgspec.json.encode(show).decode()
+
+
+def found_nothing(account: Account, operation_id: str, error: TillgateError) -> None:
+    log.info("a look brought nothing", provider=account.provider, operation=operation_id, why=str(error))

@@ -44,7 +44,6 @@ class Tells:
     account: Account
     tell: Tell
     inbound: Inbound | None = None
-    done: tuple[tuple[str, str], ...] = ()  # due work that this concludes
 
     @property
     def merchant_id(self) -> str:
@@ -65,9 +64,6 @@ class Tells:
 
     def decide(self, plan: Plan) -> Told:
         told = self._decide(plan)
-        for kind, subject in self.done:
-            if f"{kind}:{subject}" not in plan.due:
-                plan.done(kind, subject)
         if self.inbound is not None:
             # What could not be matched yet may be matched when it is repeated.
             seen = self._event() if self.tell.event_id and told.verdict == "applied" else None
@@ -79,10 +75,7 @@ class Tells:
 
     def _decide(self, plan: Plan) -> Told:
         tell = self.tell
-        refund = plan.refund(tell.operation_id)
-        attempt = plan.attempt(tell.operation_id)
-        if attempt is None and refund is None and tell.external_id:
-            attempt = plan.external(self.account.id, tell.external_id)
+        attempt, refund = named(plan, self.account, tell)
         if refund is None and attempt is None:
             return Told("unmatched")
         payment = plan.payment((refund or attempt).payment_id)  # type: ignore[union-attr]
@@ -131,17 +124,26 @@ class Hints:
     def _decide(self, plan: Plan) -> Told:
         if isinstance(self.hint, Noise):
             return Told("noted")
-        refund = plan.refund(self.hint.operation_id)
+        attempt, refund = named(plan, self.account, self.hint)
         if refund is not None:
             plan.at("look_refund", refund.id, refund.merchant_id, plan.now)
             return Told("look", plan.payment(refund.payment_id), None, refund)
-        attempt = plan.attempt(self.hint.operation_id)
-        if attempt is None and self.hint.external_id:
-            attempt = plan.external(self.account.id, self.hint.external_id)
         if attempt is None:
             return Told("unmatched")
         plan.at("look", attempt.id, attempt.merchant_id, plan.now)
         return Told("look", plan.payment(attempt.payment_id), attempt)
+
+
+def named(plan: Plan, account: Account, said: Tell | Hint) -> tuple[Attempt | None, Refund | None]:
+    """The attempt or the refund that a message is about. An account speaks of its own operations only:
+    whoever holds the keys of one account must not say what became of another's money."""
+    refund = plan.refund(said.operation_id)
+    attempt = plan.attempt(refund.attempt_id if refund else said.operation_id)
+    if attempt is None and refund is None and said.external_id:
+        attempt = plan.external(account.id, said.external_id)
+    if attempt is None or attempt.account_id != account.id:
+        return None, None
+    return (None, refund) if refund else (attempt, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +351,8 @@ class Listening:
         reply = connector.answer(call, heard, None)
         return reply
 
-    async def told(self, merchant: Merchant, account: Account, tell: Tell, *done: tuple[str, str]) -> Told:
-        """Book evidence that we fetched ourselves; `done` names the due work that it concludes."""
-        told = await self._kit.journal.submit(Tells(merchant, account, tell, None, done))
+    async def told(self, merchant: Merchant, account: Account, tell: Tell) -> Told:
+        """Book evidence that we fetched ourselves."""
+        told = await self._kit.journal.submit(Tells(merchant, account, tell))
         self._kit.kick()
         return told

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from tillgate.domain import ledger
 from tillgate.domain.errors import Declined, NotFound, RefundNotAllowed, Unreachable, Unsure
 from tillgate.domain.payment import (
+    OPEN_REFUND,
     Attempt,
     Payment,
     Refund,
@@ -19,7 +20,7 @@ from tillgate.domain.payment import (
     follow_refund,
     refund_allowed,
 )
-from tillgate.hub.kit import Kit, log, targets
+from tillgate.hub.kit import Kit, found_nothing, log, targets
 from tillgate.hub.listening import Listening
 from tillgate.hub.moves import move_refund
 from tillgate.hub.opening import Key, recall, remembered
@@ -123,12 +124,14 @@ class OpenRefund:
 
 @dataclass(frozen=True, slots=True)
 class RefundMoves:
-    """Book what a call about a refund brought."""
+    """Book what the due work of `kind` about a refund brought, and what is due next."""
 
     merchant: Merchant
     refund_id: str
     fact: RefundFact | None  # None: nothing new
-    again_at: int | None  # when to look or to try again
+    again_at: int  # when to look or to try again
+    kind: Literal["refund", "look_refund"]
+    tries: int
 
     @property
     def merchant_id(self) -> str:
@@ -137,20 +140,21 @@ class RefundMoves:
     def needs(self) -> Needs:
         return Needs(refunds=(self.refund_id,))
 
-    def decide(self, plan: Plan) -> Refund:
+    def decide(self, plan: Plan) -> None:
         refund = plan.refund(self.refund_id)
         assert refund is not None
         if self.fact is not None:
             _, refund = move_refund(plan, self.merchant, refund, self.fact)
-        if refund.phase in ("succeeded", "failed"):
+        if refund.phase not in OPEN_REFUND:
             plan.done("refund", refund.id)
             plan.done("look_refund", refund.id)
-        elif refund.phase == "created" and self.again_at is not None:
+        elif refund.phase == "created":  # nothing left us, so the next try is the first
             plan.at("refund", refund.id, refund.merchant_id, self.again_at)
-        elif self.again_at is not None:
-            plan.done("refund", refund.id)
+        elif self.kind == "look_refund":
+            plan.conclude("look_refund", refund.id, self.tries, self.again_at)
+        else:
+            plan.conclude("refund", refund.id, self.tries, None)
             plan.at("look_refund", refund.id, refund.merchant_id, self.again_at)
-        return refund
 
 
 class Refunding:
@@ -193,39 +197,14 @@ class Refunding:
         refund: Refund,
         tries: int,
     ) -> None:
-        """Due work `refund`. `tries` counts this one: above 1 an earlier try may have reached the provider,
-        so we look before we send again, under the same operation id."""
-        connector = self._kit.connector(account)
-        order = self._kit.refund_order(payment, attempt, refund, account)
+        """Due work `refund`. `tries` counts this one: above 1 an earlier one was cut off, perhaps behind its
+        call, so that we must look before anything is sent."""
         now = self._kit.clock()
-        fact: RefundFact
-        try:
-            if tries > 1 and isinstance(connector, Looks):
-                tell = await connector.look_refund(order, self._kit.out)
-                if tell is not None:
-                    await self._listening.told(merchant, account, tell, ("refund", refund.id))
-                    await self._book(merchant, refund, None, now + patience_ms(tries))
-                    return
-            rules = connector.refund_rules(attempt.channel)
-            if not rules.parallel and await self._another_first(payment, refund):
-                await self._book(merchant, refund, None, now + 5_000)
-                return
-            tell = await connector.refund(order, self._kit.out)
-        except Unreachable:
-            await self._book(merchant, refund, None, now + patience_ms(tries))
-            return
-        except Declined as error:
-            fact = RefundFailed(str(error)[:300])
-        except Unsure:
-            fact = RefundAnswerLost()
-        except Exception:  # noqa: BLE001 - whatever broke after the call may have left us
-            log.error("a connector failed", provider=account.provider, refund=refund.id, exc_info=True)
-            fact = RefundAnswerLost()
+        if refund.phase == "created" and tries == 1:
+            await self._call(merchant, account, payment, attempt, refund, "refund", tries)
         else:
-            await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
-            await self._book(merchant, refund, RefundAccepted(), now + patience_ms(0))
-            return
-        await self._book(merchant, refund, fact, now + patience_ms(0))
+            lost = RefundAnswerLost() if refund.phase == "created" else None
+            await self._book(merchant, refund, lost, now, "refund", tries)
 
     async def look(
         self,
@@ -240,22 +219,56 @@ class Refunding:
         connector = self._kit.connector(account)
         order = self._kit.refund_order(payment, attempt, refund, account)
         again = self._kit.clock() + patience_ms(tries)
-        if not isinstance(connector, Looks):
-            await self._book(merchant, refund, None, again)
-            return
+        if isinstance(connector, Looks):
+            try:
+                tell = await connector.look_refund(order, self._kit.out)
+            except (Declined, Unreachable, Unsure) as error:
+                found_nothing(account, refund.id, error)
+            else:
+                if tell is not None:
+                    await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
+                elif refund.phase == "unsure":
+                    # It never arrived, so it is sent under its own id once more.
+                    await self._call(merchant, account, payment, attempt, refund, "look_refund", tries)
+                    return
+        await self._book(merchant, refund, None, again, "look_refund", tries)
+
+    async def _call(
+        self,
+        merchant: Merchant,
+        account: Account,
+        payment: Payment,
+        attempt: Attempt,
+        refund: Refund,
+        kind: Literal["refund", "look_refund"],
+        tries: int,
+    ) -> None:
+        connector = self._kit.connector(account)
+        order = self._kit.refund_order(payment, attempt, refund, account)
+        now = self._kit.clock()
+        soon = now + min(max((now - refund.created_at) // 4, 5_000), 1_800_000)
+        fact: RefundFact | None
         try:
-            tell = await connector.look_refund(order, self._kit.out)
-        except (Declined, Unreachable, Unsure):
-            await self._book(merchant, refund, None, again)
-            return
-        if tell is None:
-            # It never arrived, so it can be sent under its own id once more.
-            if refund.phase == "unsure":
-                await self.send(merchant, account, payment, attempt, refund, 1)
+            if not connector.refund_rules(attempt.channel).parallel and await self._another_first(
+                payment, refund
+            ):
+                await self._book(merchant, refund, None, soon, kind, tries)
                 return
+            tell = await connector.refund(order, self._kit.out)
+        except Unreachable:
+            await self._book(merchant, refund, None, soon, kind, tries)
+            return
+        except Declined as error:
+            fact = RefundFailed(str(error)[:300])
+        except Unsure:
+            fact = RefundAnswerLost()
+        except Exception:  # noqa: BLE001 - whatever broke after the call may have left us
+            log.error("a connector failed", provider=account.provider, refund=refund.id, exc_info=True)
+            fact = RefundAnswerLost()
         else:
-            await self._listening.told(merchant, account, tell)
-        await self._book(merchant, refund, None, again)
+            await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
+            fact = RefundAccepted()
+        await self._book(merchant, refund, fact, now + patience_ms(0), kind, tries)
 
     async def _another_first(self, payment: Payment, refund: Refund) -> bool:
         """Of several refunds where the provider runs one at a time, the oldest goes first."""
@@ -263,5 +276,13 @@ class Refunding:
             return False
         return await self._kit.reads.oldest_open_refund(payment.id) != refund.id
 
-    async def _book(self, merchant: Merchant, refund: Refund, fact: RefundFact | None, again: int) -> None:
-        await self._kit.journal.submit(RefundMoves(merchant, refund.id, fact, again))
+    async def _book(
+        self,
+        merchant: Merchant,
+        refund: Refund,
+        fact: RefundFact | None,
+        again: int,
+        kind: Literal["refund", "look_refund"],
+        tries: int,
+    ) -> None:
+        await self._kit.journal.submit(RefundMoves(merchant, refund.id, fact, again, kind, tries))

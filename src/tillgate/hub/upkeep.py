@@ -11,6 +11,7 @@ from tillgate.domain.dialogue import Tell
 from tillgate.domain.errors import Declined, NotAllowed, NotFound, Unreachable, Unsure
 from tillgate.domain.payment import (
     LIVE,
+    AnswerLost,
     Attempt,
     Closed,
     Closing,
@@ -20,7 +21,7 @@ from tillgate.domain.payment import (
     close,
     derived,
 )
-from tillgate.hub.kit import Kit, log, targets
+from tillgate.hub.kit import Kit, found_nothing, targets
 from tillgate.hub.listening import Listening
 from tillgate.hub.moves import event_kind, move
 from tillgate.hub.refunding import Refunding, patience_ms
@@ -38,6 +39,7 @@ class Closes:
     why: Closing
     reason: str
     now_due: bool = True  # False: an operator or merchant wishes it now
+    unsure_stays: bool = False  # nobody can say whether the provider has it: only an operator may
 
     @property
     def merchant_id(self) -> str:
@@ -60,6 +62,9 @@ class Closes:
             plan.at("expire", payment.id, payment.merchant_id, payment.expires_at)
             return payment
         if attempt is not None:
+            if self.unsure_stays and attempt.phase == "unsure":
+                plan.done("expire", payment.id)
+                return payment
             if self.now_due and attempt.asked and plan.now < (attempt.expires_at or 0):
                 # The provider holds it and may still settle it by its own rules.
                 plan.at("expire", payment.id, payment.merchant_id, attempt.expires_at or 0)
@@ -102,13 +107,14 @@ class Lapses:
 
 @dataclass(frozen=True, slots=True)
 class LooksAgain:
-    """Nothing new was found: when to look next."""
+    """What a look that brought no evidence means, and when to look next."""
 
     merchant: Merchant
     attempt_id: str
-    at: int | None
+    at: int
     tries: int
-    fact: Closed | None = None
+    fact: Closed | AnswerLost | None = None
+    keep: bool = False  # evidence came that cannot be true yet
 
     @property
     def merchant_id(self) -> str:
@@ -122,10 +128,29 @@ class LooksAgain:
         assert attempt is not None
         if self.fact is not None:
             _, attempt = move(plan, self.merchant, attempt, self.fact)
-        if attempt.phase in LIVE and self.at is not None:
-            plan.at("look", attempt.id, attempt.merchant_id, self.at, self.tries)
-        else:
-            plan.done("look", attempt.id)
+        again = self.keep or attempt.phase in LIVE
+        plan.conclude("look", attempt.id, self.tries, self.at if again else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """An attempt that nobody may pay any more, because its order was paid another way."""
+
+    merchant: Merchant
+    attempt_id: str
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(attempts=(self.attempt_id,))
+
+    def decide(self, plan: Plan) -> None:
+        attempt = plan.attempt(self.attempt_id)
+        assert attempt is not None
+        move(plan, self.merchant, attempt, Closed("cancelled", "paid another way"))
+        plan.done("withdraw", attempt.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +177,8 @@ class Resolves:
         if self.outcome == "accept":
             if payment.hold is None:
                 raise NotAllowed("This payment is not held for review")
+            if not payment.paid_minor:
+                raise NotAllowed("Nothing came in this payment's currency that could be accepted")
             after = derived(replace(payment, hold=None))
             postings = ledger.postings(payment, after, payment.account_id)
             saved = plan.save(payment, after)
@@ -196,7 +223,7 @@ class Upkeep:
             raise NotFound("Payment not found")
         attempt = await self._kit.reads.live_attempt(payment.id)
         if attempt is not None:
-            await self._withdraw_at_provider(merchant, payment, attempt)
+            await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
         return await self._kit.journal.submit(
             Closes(merchant, payment_id, "cancelled", reason, now_due=False)
         )
@@ -215,10 +242,13 @@ class Upkeep:
             return
         merchant = await self._kit.directory.merchant(payment.merchant_id)
         attempt = await self._kit.reads.live_attempt(payment.id)
+        knowable = True
         if attempt is not None and not attempt.asked:
             # Its notice may have been lost: whoever paid in the last second has paid.
-            await self._withdraw_at_provider(merchant, payment, attempt)
-        await self._kit.journal.submit(Closes(merchant, payment_id, "expired", "expired"))
+            knowable = await self._withdraw_at_provider(merchant, payment, attempt, "expired")
+        await self._kit.journal.submit(
+            Closes(merchant, payment_id, "expired", "expired", unsure_stays=not knowable)
+        )
 
     async def _lapse(self, attempt_id: str, tries: int) -> None:
         found = await self._found(attempt_id)
@@ -232,9 +262,8 @@ class Upkeep:
             return
         merchant, _, payment, attempt = found
         if attempt.phase in LIVE:
-            await self._withdraw_at_provider(merchant, payment, attempt)
-        gone = Closed("cancelled", "paid another way")
-        await self._kit.journal.submit(LooksAgain(merchant, attempt_id, None, 0, gone))
+            await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
+        await self._kit.journal.submit(Withdrawn(merchant, attempt_id))
 
     async def _look(self, attempt_id: str, tries: int) -> None:
         found = await self._found(attempt_id)
@@ -243,22 +272,24 @@ class Upkeep:
         merchant, account, payment, attempt = found
         connector, now = self._kit.connector(account), self._kit.clock()
         again = now + patience_ms(tries)
-        fact = None
+        fact: Closed | AnswerLost | None = None
+        keep = False
         if isinstance(connector, Looks):
             try:
                 tell = await connector.look(self._kit.order(payment, attempt, account), self._kit.out)
             except (Declined, Unreachable, Unsure) as error:
-                log.info(
-                    "a look brought nothing", provider=account.provider, payment=payment.id, why=error.code
-                )
+                found_nothing(account, attempt.id, error)
             else:
                 if tell is not None:
-                    await self._listening.told(merchant, account, replace(tell, operation_id=attempt.id))
+                    told = await self._listening.told(
+                        merchant, account, replace(tell, operation_id=attempt.id)
+                    )
+                    keep = told.verdict == "look"
                 elif attempt.phase in ("created", "unsure"):
                     fact = Closed("failed", "the provider never got it")
         elif attempt.phase == "created":
-            fact = Closed("failed", "the provider was not asked")
-        await self._kit.journal.submit(LooksAgain(merchant, attempt_id, again, tries + 1, fact))
+            fact = AnswerLost()  # we may have stopped on either side of the call
+        await self._kit.journal.submit(LooksAgain(merchant, attempt_id, again, tries, fact, keep))
 
     async def _refund(self, refund_id: str, tries: int) -> None:
         found = await self._refund_found(refund_id)
@@ -272,21 +303,34 @@ class Upkeep:
 
     # --- helpers ---
 
-    async def _withdraw_at_provider(self, merchant: Merchant, payment: Payment, attempt: Attempt) -> None:
+    async def _withdraw_at_provider(
+        self, merchant: Merchant, payment: Payment, attempt: Attempt, why: Closing
+    ) -> bool:
+        """Have the attempt closed there, or learn that it was paid. False: this provider cannot be asked.
+
+        Raises `Unreachable` or `Unsure`."""
         account = merchant.account(attempt.account_id)
-        connector = self._kit.connector(account) if account else None
         if account is None:
-            return
+            return False
+        connector = self._kit.connector(account)
         order = self._kit.order(payment, attempt, account)
-        tell: Tell | None
+        tell: Tell | None = None
+        knowable = False
         if isinstance(connector, Cancels):
-            tell = await connector.cancel(order, self._kit.out)
-        elif isinstance(connector, Looks):
-            tell = await connector.look(order, self._kit.out)
-        else:
-            return
+            try:
+                tell = _closing(await connector.cancel(order, self._kit.out), why)
+                knowable = True
+            except Declined as error:  # too late, or it never had it
+                found_nothing(account, attempt.id, error)
+        if not knowable and isinstance(connector, Looks):
+            try:
+                tell = await connector.look(order, self._kit.out)
+                knowable = True
+            except Declined as error:
+                found_nothing(account, attempt.id, error)
         if tell is not None:
             await self._listening.told(merchant, account, replace(tell, operation_id=attempt.id))
+        return knowable
 
     async def _found(self, attempt_id: str) -> tuple[Merchant, Account, Payment, Attempt] | None:
         attempt = await self._kit.reads.attempt(attempt_id)
@@ -304,3 +348,12 @@ class Upkeep:
         refund = await self._kit.reads.refund(refund_id)
         found = await self._found(refund.attempt_id) if refund else None
         return (*found, refund) if found and refund else None
+
+
+def _closing(tell: Tell, why: Closing) -> Tell:
+    """A provider says "cancelled" of what we closed because its time was over: the reason is ours."""
+    facts = tuple(
+        replace(fact, why=why) if isinstance(fact, Closed) and fact.why == "cancelled" else fact
+        for fact in tell.facts
+    )
+    return replace(tell, facts=facts)

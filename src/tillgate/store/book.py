@@ -135,6 +135,7 @@ class Book:
         self.known_answers: set[bytes] = set()  # digests that were loaded
         self.answered: dict[bytes, None] = {}  # digests to write
         self.due: dict[str, Row | None] = {}  # None: done
+        self.claims: list[tuple[str, int, int | None]] = []  # id, the claim's tries, when again; None: never
         self.moved: dict[tuple[str, str, str], int] = {}
         self.changes: list[Change] = []
 
@@ -161,6 +162,7 @@ class Book:
         for draft in plan.drafts:
             self._append(merchant_id, draft)
         self.due.update(plan.due)
+        self.claims += plan.claims
         self.new_inbound += plan.inbound
         self.changes += plan.changes
         for digest in plan.seen:
@@ -221,7 +223,7 @@ def link(
 class Plan:
     """What one command wants to change, and its view of the facts."""
 
-    __slots__ = ("_book", "answers", "changes", "drafts", "due", "inbound", "now", "saved", "seen")
+    __slots__ = ("_book", "answers", "changes", "claims", "drafts", "due", "inbound", "now", "saved", "seen")
 
     def __init__(self, book: Book) -> None:
         self._book = book
@@ -229,6 +231,7 @@ class Plan:
         self.saved: dict[str, tuple[int | None, Record]] = {}
         self.drafts: list[Draft] = []
         self.due: dict[str, Row | None] = {}
+        self.claims: list[tuple[str, int, int | None]] = []
         self.inbound: list[Row] = []
         self.seen: list[bytes] = []
         self.answers: list[Remembered] = []
@@ -319,3 +322,8 @@ class Plan:
 
     def done(self, kind: str, subject: str) -> None:
         self.due[f"{kind}:{subject}"] = None
+
+    def conclude(self, kind: str, subject: str, tries: int, again_at: int | None) -> None:
+        """End the claim that `tries` counts, for ever (None) or until a time. Who wished for the same work
+        since it was claimed has news that the claim has not seen: that wish stays."""
+        self.claims.append((f"{kind}:{subject}", tries, again_at))

@@ -17,7 +17,7 @@ from dataclasses import astuple
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
-from sqlalchemy import Table
+from sqlalchemy import Table, bindparam, delete, update
 
 from tillgate.domain.errors import Fault, InDoubt, NotAllowed, NotFound, TillgateError, Unavailable
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
@@ -266,6 +266,10 @@ def _keys(values: Iterable[Any]) -> list[Row]:
 
 _INBOUND_DIGEST: Final = columns(tables.inbound).index("digest")
 
+_CLAIMED: Final = (tables.due.c.id == bindparam("claimed"), tables.due.c.tries == bindparam("number"))
+_END_CLAIM: Final = delete(tables.due).where(*_CLAIMED)
+_RENEW_CLAIM: Final = update(tables.due).where(*_CLAIMED).values(run_at=bindparam("again_at"))
+
 # --- plan out -----------------------------------------------------------------------------------------------
 
 
@@ -320,6 +324,12 @@ async def _store_due(tx: Tx, book: Book) -> None:
         await tx.upsert(tables.due, wanted)
     if done:
         await tx.delete(tables.due, done)
+    for due_id, tries, again_at in book.claims:
+        params = {"claimed": due_id, "number": tries}
+        if again_at is None:
+            await tx.execute(_END_CLAIM, params)
+        else:
+            await tx.execute(_RENEW_CLAIM, {**params, "again_at": again_at})
 
 
 async def _store_answers(tx: Tx, book: Book) -> None:
