@@ -20,7 +20,7 @@ from tillgate.hub import Hub
 from tillgate.hub.endpoints import Endpoints
 from tillgate.spi import HttpCall, HttpReply, Send
 from tillgate.store.directory import Endpoint, Merchant
-from tillgate.store.work import ClaimDeliveries, ClaimDue, Delivery, Due, Finish, Result
+from tillgate.store.work import LEASE_MS, ClaimDeliveries, ClaimDue, Delivery, Due, Finish, Result
 
 T = TypeVar("T")
 log = structlog.get_logger("tillgate.worker")
@@ -30,6 +30,9 @@ DELIVERY_SLOTS: Final = 64
 IDLE_S: Final = 0.5
 ANSWER_CHARS: Final = 300
 DELIVERY_TIMEOUT_S: Final = 20.0
+WORK_TIMEOUT_S: Final = LEASE_MS / 1000 - 10
+"""A provider that never answers gives its slot back before another worker takes the work over."""
+DISABLE_AFTER_S: Final = 5 * 86_400
 
 
 class Worker:
@@ -38,11 +41,14 @@ class Worker:
     What is slow holds only its own slot: a provider that takes a minute, or an endpoint that hangs, does not
     keep the others waiting."""
 
-    def __init__(self, hub: Hub, deliver: Send, *, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, hub: Hub, deliver: Send, *, idle_s: float = IDLE_S, disable_after_s: int = DISABLE_AFTER_S
+    ) -> None:
         self._hub = hub
         self._endpoints = Endpoints(hub.kit)
         self._deliver = deliver
         self._idle_s = idle_s
+        self._disable_after_ms = disable_after_s * 1000
         self._bells = (asyncio.Event(), asyncio.Event())
         self._stopping = False
         self._ended: list[tuple[Result, asyncio.Future[None]]] = []
@@ -121,7 +127,8 @@ class Worker:
             log.error("nobody knows this kind of work", kind=due.kind, subject=due.subject)
             return
         try:
-            await work(due.subject, due.tries)
+            async with asyncio.timeout(WORK_TIMEOUT_S):
+                await work(due.subject, due.tries)
         except TillgateError as error:
             # Its lease brings it up again.
             log.warning("due work will be tried again", kind=due.kind, subject=due.subject, why=error.code)
@@ -165,7 +172,7 @@ class Worker:
             error: Exception | None = None
             try:
                 await self._hub.kit.journal.run(Finish([result for result, _ in batch]))
-            except TillgateError as failed:
+            except Exception as failed:  # noqa: BLE001 - each delivery says it for itself
                 error = failed
             for _, future in batch:
                 if error is None:
@@ -178,18 +185,31 @@ class Worker:
         directory = kit.directory
         merchant = directory.known(delivery.merchant_id) or await directory.merchant(delivery.merchant_id)
         endpoint = next((one for one in merchant.endpoints if one.id == delivery.endpoint_id), None)
-        body = payload(delivery)
         at = kit.clock()
-        signed = webhooks.sign(_secrets(merchant, endpoint), delivery.event_id, at // 1000, body)
-        headers = {"content-type": "application/json", **signed}
-        call = HttpCall("POST", delivery.url, headers, body, DELIVERY_TIMEOUT_S)
         reply: HttpReply | None = None
         error: str | None = None
         try:
-            reply = await self._deliver(call)
+            body = payload(delivery)
+            signed = webhooks.sign(_secrets(merchant, endpoint), delivery.event_id, at // 1000, body)
+            headers = {"content-type": "application/json", **signed}
+            reply = await self._deliver(HttpCall("POST", delivery.url, headers, body, DELIVERY_TIMEOUT_S))
         except TillgateError as failed:
             error = f"{failed.code}: {failed}"[:ANSWER_CHARS]
+        except Exception:
+            # A try like any other, so that it ends: what cannot be sent must not block its stream for ever.
+            log.error("a delivery could not be sent", delivery=delivery.id, exc_info=True)
+            error = "internal: it could not be sent"
         return _judged(delivery, reply, error, at, kit.clock() - at)
+
+
+def _endpoint(merchant: Merchant, endpoint_id: str | None) -> Endpoint | None:
+    return next((one for one in merchant.endpoints if one.id == endpoint_id), None)
+
+
+def _not_sent(delivery: Delivery, what: str, at: int) -> Result:
+    """It waits no longer; once the endpoint is on again, a replay sends what failed."""
+    why = f"not sent: the endpoint is {what}"
+    return Result(delivery, "failed", at, at, 0, None, None, why, disable=False, tried=False)
 
 
 def payload(delivery: Delivery) -> bytes:
