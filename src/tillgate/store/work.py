@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import bindparam, exists, select, update
 
@@ -67,6 +67,26 @@ _FINISH = (
 )
 
 
+def _ending(
+    delivery_id: str,
+    number: int,
+    state: str,
+    again_at: int,
+    at: int | None,
+    status: int | None,
+    why: str | None,
+) -> dict[str, Any]:
+    return {
+        "delivery": delivery_id,
+        "number": number,
+        "new_state": state,
+        "again_at": again_at,
+        "ended_at": at,
+        "answer_status": status,
+        "why": why,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One event on its way to one URL; `number` counts this try."""
@@ -77,6 +97,7 @@ class Delivery:
     url: str
     number: int
     event_id: str
+    event_seq: int
     kind: str
     occurred_at: int
     body: bytes
@@ -93,6 +114,7 @@ class Result:
     answer: str | None
     error: str | None
     disable: bool
+    tried: bool = True  # something was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +148,16 @@ class ClaimDeliveries:
         events = {(e[0], e[1]): e for e in await tx.select(t.events, ("merchant_id", "seq"), keys)}
         found = []
         for row in sorted(rows, key=lambda one: one[2]):
-            event = events[row[1], row[2]]
+            event = events.get((row[1], row[2]))
+            if event is None:  # damage, for `ledger verify` to name; it must not stop the others
+                await tx.execute(
+                    _FINISH, _ending(row[0], row[7], "failed", now, now, None, "its event is gone")
+                )
+                continue
             body = bytes(event[6])
-            found.append(Delivery(row[0], row[1], row[4], row[5], row[7], event[2], event[3], event[5], body))
+            found.append(
+                Delivery(row[0], row[1], row[4], row[5], row[7], event[2], row[2], event[3], event[5], body)
+            )
         return found
 
 
@@ -140,15 +169,15 @@ class Finish:
 
     async def run(self, tx: Tx, now: int) -> None:
         ends = [
-            {
-                "delivery": one.delivery.id,
-                "number": one.delivery.number,
-                "new_state": one.state,
-                "again_at": one.again_at,
-                "ended_at": None if one.state == "pending" else one.at,
-                "answer_status": one.status,
-                "why": one.error,
-            }
+            _ending(
+                one.delivery.id,
+                one.delivery.number,
+                one.state,
+                one.again_at,
+                None if one.state == "pending" else one.at,
+                one.status,
+                one.error,
+            )
             for one in self.results
         ]
         await tx.execute_many(_FINISH, ends)
