@@ -145,18 +145,31 @@ class Worker:
         try:
             result = await self._send(delivery)
             await self._write(result)
-            if result.disable:
-                await self._give_up(delivery)
+            if result.tried and delivery.endpoint_id is not None:
+                await self._mind(delivery, result)
         except TillgateError as error:
             log.warning("a delivery will be tried again", delivery=delivery.id, why=error.code)
         except Exception:
             log.error("a delivery failed", delivery=delivery.id, exc_info=True)
 
-    async def _give_up(self, delivery: Delivery) -> None:
+    async def _mind(self, delivery: Delivery, result: Result) -> None:
+        """Keep since when an endpoint fails; switch off one that wants no more, or that failed for days."""
         merchant = await self._hub.kit.directory.merchant(delivery.merchant_id)
-        endpoint = next((one for one in merchant.endpoints if one.id == delivery.endpoint_id), None)
-        if endpoint is not None:
-            await self._endpoints.give_up(merchant, endpoint, "it answered 410")
+        endpoint = _endpoint(merchant, delivery.endpoint_id)
+        if endpoint is None or endpoint.disabled:
+            return
+        why = None
+        if result.disable:
+            why = "it answered 410 Gone"
+        elif result.state == "delivered":
+            if endpoint.failing_since is not None:
+                await self._endpoints.failing(merchant, endpoint, None)
+        elif endpoint.failing_since is None:
+            await self._endpoints.failing(merchant, endpoint, result.at)
+        elif result.at - endpoint.failing_since >= self._disable_after_ms:
+            why = f"nothing was delivered for {self._disable_after_ms // 3_600_000} hours"
+        if why and await self._endpoints.give_up(merchant, endpoint, why):
+            log.warning("switched an endpoint off", endpoint=endpoint.id, merchant=merchant.id, why=why)
 
     async def _write(self, result: Result) -> None:
         """Results that end while others are being written are written together."""
@@ -184,8 +197,10 @@ class Worker:
         kit = self._hub.kit
         directory = kit.directory
         merchant = directory.known(delivery.merchant_id) or await directory.merchant(delivery.merchant_id)
-        endpoint = next((one for one in merchant.endpoints if one.id == delivery.endpoint_id), None)
+        endpoint = _endpoint(merchant, delivery.endpoint_id)
         at = kit.clock()
+        if delivery.endpoint_id is not None and (endpoint is None or endpoint.disabled):
+            return _not_sent(delivery, "disabled" if endpoint else "deleted", at)
         reply: HttpReply | None = None
         error: str | None = None
         try:
@@ -200,6 +215,16 @@ class Worker:
             log.error("a delivery could not be sent", delivery=delivery.id, exc_info=True)
             error = "internal: it could not be sent"
         return _judged(delivery, reply, error, at, kit.clock() - at)
+
+
+def _endpoint(merchant: Merchant, endpoint_id: str | None) -> Endpoint | None:
+    return next((one for one in merchant.endpoints if one.id == endpoint_id), None)
+
+
+def _not_sent(delivery: Delivery, what: str, at: int) -> Result:
+    """It waits no longer; once the endpoint is on again, a replay sends what failed."""
+    why = f"not sent: the endpoint is {what}"
+    return Result(delivery, "failed", at, at, 0, None, None, why, disable=False, tried=False)
 
 
 def _endpoint(merchant: Merchant, endpoint_id: str | None) -> Endpoint | None:

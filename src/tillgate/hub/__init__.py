@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from tillgate.hub.endpoints import Endpoints
+from tillgate.hub.keys import Key
 from tillgate.hub.kit import Kit
 from tillgate.hub.listening import Listening
-from tillgate.hub.opening import Intent, Key, Opened, Opening
+from tillgate.hub.opening import Intent, Opened, Opening
 from tillgate.hub.refunding import Refunding, RefundOpened
+from tillgate.hub.resending import Resending
+from tillgate.hub.standing import Standing
 from tillgate.hub.upkeep import Upkeep
 
 
@@ -24,6 +28,9 @@ class Hub:
         self.cancel = upkeep.cancel
         self.resolve = upkeep.resolve
         self.due_work = upkeep.kinds
+        self.standing = Standing(kit)
+        self.endpoints = Endpoints(kit)
+        self.resending = Resending(kit)
 
 
 __all__ = ["Hub", "Intent", "Key", "Kit", "Opened", "RefundOpened"]

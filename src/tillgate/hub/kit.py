@@ -11,7 +11,7 @@ import structlog
 
 from tillgate.domain.errors import InvalidRequest, Misconfigured, NoProvider, TillgateError
 from tillgate.domain.money import Money
-from tillgate.domain.payment import Attempt, Payment, Refund
+from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.spi import (
     Channel,
     Connector,
@@ -44,6 +44,9 @@ CALLBACK_KINDS: Final = frozenset(
     }
 )
 """What a `callback_url` is told. Not `pending`: an old client may take any call for money."""
+
+_STANDING_MS: Final = 100 * 365 * 86_400_000
+"""A standing order has no end; a connector wants one."""
 
 
 Invite: TypeAlias = Callable[[Payment, str], str | None]
@@ -170,6 +173,25 @@ class Kit:
         if not isinstance(connector, Invites):
             return None
         return connector.invite(self._new_order(payment, payment.id, account))
+
+    def standing_invitation(self, standing: StandingOrder, account: Account) -> Show | None:
+        """How a payer gets to a standing order: the same as to a payment, with the amount left to them."""
+        connector = self.connector(account)
+        if not isinstance(connector, Invites):
+            return None
+        return connector.invite(
+            Order(
+                operation_id=standing.id,
+                payment_id=standing.id,
+                order_id=standing.order_id,
+                channel=standing.channel,
+                amount=Money(0, standing.currency),
+                created_at=standing.created_at,
+                expires_at=standing.created_at + _STANDING_MS,
+                metadata=msgspec.json.decode(standing.metadata) if standing.metadata else {},
+                notify_url=self.notify_url(account),
+            )
+        )
 
     def _new_order(self, payment: Payment, operation_id: str, account: Account) -> Order:
         return Order(

@@ -9,7 +9,6 @@ from typing import Final
 from tillgate.domain import ledger
 from tillgate.domain.errors import (
     Declined,
-    IdempotencyMismatch,
     InFlight,
     InvalidRequest,
     OrderConflict,
@@ -17,6 +16,7 @@ from tillgate.domain.errors import (
     Unsure,
 )
 from tillgate.domain.payment import Accepted, AnswerLost, Attempt, Closed, Fact, Payment, follow
+from tillgate.hub.keys import Key, known_answer, remembered, stored
 from tillgate.hub.kit import Invite, Kit, log, order_key, shown, targets
 from tillgate.hub.moves import event_kind, move
 from tillgate.spi import Channel
@@ -42,15 +42,6 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """An `Idempotency-Key`, digested with its merchant and route, and the request's fingerprint."""
-
-    digest: bytes
-    fingerprint: bytes
-    status: int  # of the answer that is stored
-
-
-@dataclass(frozen=True, slots=True)
 class Opened:
     payment: Payment
     attempt: Attempt | None
@@ -58,24 +49,7 @@ class Opened:
     stored: tuple[int, bytes] | None = None  # the first answer to the same Idempotency-Key
 
 
-def remembered(key: Key, subject: str, body: bytes | None, now: int) -> Remembered:
-    """The answer to keep; without a body the request is in flight."""
-    return Remembered(key.digest, key.fingerprint, subject, None if body is None else key.status, body, now)
-
-
 Render = Callable[[Payment, Attempt | None], bytes]
-
-
-def recall(plan: Plan, key: Key | None) -> Remembered | None:
-    """The stored answer for this key. Raises `IdempotencyMismatch` or `InFlight`."""
-    known = plan.answer(key.digest) if key else None
-    if key is None or known is None:
-        return None
-    if known.fingerprint != key.fingerprint:
-        raise IdempotencyMismatch()
-    if known.status is None:
-        raise InFlight()
-    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +76,10 @@ class Open:
         return Needs(orders=(self.order_key,), idempotency=(self.key.digest,) if self.key else ())
 
     def decide(self, plan: Plan) -> Opened:
-        stored = recall(plan, self.key)
         known = plan.order(self.order_key)
-        if stored is not None and known is not None:
-            return Opened(known, None, True, (stored.status or 200, stored.body or b""))
+        answer = known_answer(plan, self.key)
+        if answer is not None and known is not None:
+            return self._repeated(plan, answer, known)
         if known is None and plan.standing_order(self.order_key) is not None:
             raise OrderConflict("This order_id belongs to a standing order")
         if known is None:
@@ -124,6 +98,23 @@ class Open:
             expires_at=self.expires_at,
         )
         return self._answered(plan, self._begin(plan, known, again))
+
+    def _repeated(self, plan: Plan, answer: Remembered, known: Payment) -> Opened:
+        """The same request again: its first answer, or what the payment itself says became of it.
+
+        Raises `InFlight` while the first may still be waiting for the provider."""
+        if answer.status is not None:
+            return Opened(known, None, True, stored(answer))
+        attempt = self._latest(plan, known)
+        if attempt is not None and attempt.phase == "created":
+            if plan.now - attempt.created_at < LOOK_AFTER_START_MS:
+                raise InFlight()
+            # Its process died during the call: nobody else will ever hear the provider's answer.
+            known, attempt = move(plan, self.merchant, attempt, AnswerLost())
+        opened = Opened(known, attempt)
+        assert self.key is not None
+        plan.answers.append(remembered(self.key, known.id, self._body(opened), plan.now))
+        return opened
 
     def _same(self, known: Payment) -> bool:
         return (known.amount_minor, known.currency) == (self.intent.amount_minor, self.intent.currency)
@@ -150,11 +141,12 @@ class Open:
 
     def _answered(self, plan: Plan, opened: Opened) -> Opened:
         if self.key is not None:
-            in_flight = (
-                not opened.replayed and opened.attempt is not None and opened.attempt.phase == "created"
-            )
+            in_flight = opened.attempt is not None and opened.attempt.phase == "created"
+            if in_flight and opened.replayed:
+                raise InFlight()  # of another request for this order
             body = None if in_flight else self._body(opened)
-            plan.answers.append(remembered(self.key, opened.payment.id, body, plan.now))
+            status = 200 if opened.replayed else None
+            plan.answers.append(remembered(self.key, opened.payment.id, body, plan.now, status))
         return opened
 
     def _body(self, opened: Opened) -> bytes:
@@ -253,11 +245,13 @@ class Concluded:
         payment, attempt = move(plan, self.merchant, attempt, self.fact)
         if isinstance(self.fact, Accepted):
             plan.done("look", attempt.id)
+        answer = known_answer(plan, self.key)
+        if answer is not None and answer.status is not None:  # a repeat gave up waiting for us
+            return Opened(payment, attempt, True, stored(answer))
         if self.key is not None:
             assert self.render is not None
             body = self.render(payment, attempt)
-            digest, fingerprint = self.key.digest, self.key.fingerprint
-            plan.answers.append(Remembered(digest, fingerprint, payment.id, self.key.status, body, plan.now))
+            plan.answers.append(remembered(self.key, payment.id, body, plan.now))
         return Opened(payment, attempt)
 
 

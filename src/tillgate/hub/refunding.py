@@ -20,10 +20,10 @@ from tillgate.domain.payment import (
     follow_refund,
     refund_allowed,
 )
+from tillgate.hub.keys import Key, recall, remembered, stored
 from tillgate.hub.kit import Kit, found_nothing, log, targets
 from tillgate.hub.listening import Listening
 from tillgate.hub.moves import move_refund
-from tillgate.hub.opening import Key, recall, remembered
 from tillgate.spi import Looks, RefundRules, Refunds
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
@@ -70,9 +70,9 @@ class OpenRefund:
         payment = plan.payment(self.payment_id)
         if payment is None or payment.merchant_id != self.merchant.id:
             raise NotFound("Payment not found")
-        stored = recall(plan, self.key)
-        if stored is not None:
-            return RefundOpened(payment, None, (stored.status or 200, stored.body or b""))
+        answer = recall(plan, self.key)
+        if answer is not None:
+            return RefundOpened(payment, None, stored(answer))
         refund_allowed(payment, self.amount_minor)
         attempt = self._source(plan, payment)
         refund = Refund(

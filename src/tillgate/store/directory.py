@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from sqlalchemy import bindparam, insert, select, update
@@ -20,7 +20,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from tillgate.domain.errors import InvalidCredentials, NotFound
 from tillgate.store import tables as t
 from tillgate.store.database import Database, Tx
-from tillgate.store.ids import new_id
+from tillgate.store.ids import new_id, now_ms
 from tillgate.store.journal import Journal
 from tillgate.store.sealing import Sealer
 from tillgate.webhooks import new_secret
@@ -49,17 +49,31 @@ class Account:
     is_default: bool
     priority: int
     disabled: bool
+    created_at: int = 0
+    sealed: bytes = field(default=b"", repr=False)  # the row's, to see whether it has changed
+
+
+Secrets: TypeAlias = tuple[tuple[str, int | None], ...]
+"""Signing secrets, the newest first, each with when it ends (None: it does not)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
+    """A URL of a merchant's that is told what happens."""
+
     id: str
     merchant_id: str
     url: str
     types: tuple[str, ...]
-    secrets: tuple[str, ...] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)  # that sign now
     disabled: bool
     disabled_why: str | None
+    created_at: int = 0
+    disabled_at: int | None = None
+    description: str | None = None
+    failing_since: int | None = None
+    kept_secrets: Secrets = field(default=(), repr=False)
+    sealed: bytes = field(default=b"", repr=False)
 
     def wants(self, kind: str) -> bool:
         return not self.disabled and (not self.types or any(fnmatchcase(kind, one) for one in self.types))
@@ -77,6 +91,8 @@ class Merchant:
     endpoints: tuple[Endpoint, ...]
     credentials: Mapping[str, int | None]  # id → when it expires
     disabled: bool
+    kept_secrets: Secrets = field(default=(), repr=False)  # of `webhook_secrets`
+    sealed: bytes = field(default=b"", repr=False)  # likewise
 
     def account(self, name_or_id: str) -> Account | None:
         return next((one for one in self.accounts if name_or_id in (one.id, one.name)), None)
@@ -109,10 +125,13 @@ _DEFAULT = select(t.accounts.c.id).where(
 
 
 class Directory:
-    def __init__(self, database: Database, journal: Journal, sealer: Sealer) -> None:
+    def __init__(
+        self, database: Database, journal: Journal, sealer: Sealer, clock: Callable[[], int] = now_ms
+    ) -> None:
         self._database = database
         self._journal = journal
-        self._sealer = sealer
+        self.sealer = sealer
+        self._clock = clock
         self._merchants: OrderedDict[str, tuple[float, Merchant | None]] = OrderedDict()
         self._owners: dict[str, str] = {}
 
@@ -170,7 +189,7 @@ class Directory:
         """The merchant and credential id of a key and secret. Raises `InvalidCredentials`."""
         rows = await self._database.read(_BY_KEY, {"api_key": api_key})
         stored = bytes(rows[0][3]) if rows else bytes(32)  # the same work for an unknown key
-        if not self._sealer.knows_secret(api_secret, stored) or not rows:
+        if not self.sealer.knows_secret(api_secret, stored) or not rows:
             raise InvalidCredentials()
         credential_id, merchant_id, expires_at = rows[0][0], rows[0][1], rows[0][5]
         merchant = await self.merchant(merchant_id)
@@ -184,11 +203,14 @@ class Directory:
         if not rows:
             return None
         row = rows[0]
+        kept = self._secrets(row[3], f"merchants:{merchant_id}:webhook_secrets")
         return Merchant(
             id=merchant_id,
             name=row[1],
             settings=msgspec.json.decode(row[2], type=MerchantSettings),
-            webhook_secrets=tuple(self._open(row[3], f"merchants:{merchant_id}:webhook_secrets")),
+            webhook_secrets=self._live(kept),
+            kept_secrets=kept,
+            sealed=bytes(row[3]),
             accounts=tuple([self._account(one) for one in await self._database.read(_ORDERED_ACCOUNTS, key)]),
             endpoints=tuple([self._endpoint(one) for one in await self._database.read(_ENDPOINTS, key)]),
             credentials={one[0]: one[5] for one in await self._database.read(_CREDENTIALS, key)},
@@ -197,18 +219,40 @@ class Directory:
 
     def _account(self, row: Sequence[Any]) -> Account:
         config = self._open(row[4], f"accounts:{row[0]}:config")
-        return Account(row[0], row[1], row[2], row[3], config, bool(row[5]), row[6], row[8] is not None)
+        return Account(
+            row[0], row[1], row[2], row[3], config, bool(row[5]), row[6], row[8] is not None, row[7]
+        )
 
     def _endpoint(self, row: Sequence[Any]) -> Endpoint:
-        known = self._open(row[4], f"endpoints:{row[0]}:secrets")
-        types = tuple(msgspec.json.decode(row[3]))
-        return Endpoint(row[0], row[1], row[2], types, tuple(known), row[6] is not None, row[7])
+        kept = self._secrets(row[4], f"endpoints:{row[0]}:secrets")
+        return Endpoint(
+            id=row[0],
+            merchant_id=row[1],
+            url=row[2],
+            types=tuple(msgspec.json.decode(row[3])),
+            secrets=self._live(kept),
+            kept_secrets=kept,
+            sealed=bytes(row[4]),
+            created_at=row[5],
+            disabled=row[6] is not None,
+            disabled_at=row[6],
+            disabled_why=row[7],
+            description=row[8],
+            failing_since=row[9],
+        )
+
+    def _secrets(self, sealed: bytes, where: str) -> Secrets:
+        return tuple((one[0], one[1]) for one in self._open(sealed, where))
+
+    def _live(self, kept: Secrets) -> tuple[str, ...]:
+        now = self._clock()
+        return tuple(secret for secret, ends in kept if ends is None or now < ends)
 
     def _open(self, sealed: bytes, where: str) -> Any:
-        return msgspec.json.decode(self._sealer.open(bytes(sealed), where))
+        return msgspec.json.decode(self.sealer.open(bytes(sealed), where))
 
     def _seal(self, value: Any, where: str) -> bytes:
-        return self._sealer.seal(msgspec.json.encode(value), where)
+        return self.sealer.seal(msgspec.json.encode(value), where)
 
     # --- changing ---
 
@@ -219,7 +263,11 @@ class Directory:
         try:
             await self._journal.run(_Change(statements, taken))
         finally:
-            self._merchants.clear()
+            self.forget()
+
+    def forget(self) -> None:
+        """Read anew from here on: something was changed."""
+        self._merchants.clear()
 
     async def create_merchant(
         self,
@@ -232,7 +280,7 @@ class Directory:
     ) -> NewCredential:
         merchant_id = new_id("mer_", now)
         made = self._credential(merchant_id, now, api_key, api_secret)
-        sealed = self._seal([new_secret()], f"merchants:{merchant_id}:webhook_secrets")
+        sealed = self._seal([[new_secret(), None]], f"merchants:{merchant_id}:webhook_secrets")
         row = {
             "id": merchant_id,
             "name": name,
@@ -291,14 +339,6 @@ class Directory:
         await self.change((insert(t.accounts), row), taken=f"there is an account named {name} already")
         return account_id
 
-    async def disable_endpoint(self, endpoint_id: str, why: str, now: int) -> None:
-        off = (
-            update(t.endpoints)
-            .where(t.endpoints.c.id == bindparam("endpoint"), t.endpoints.c.disabled_at.is_(None))
-            .values(disabled_at=bindparam("at"), disabled_why=bindparam("why"))
-        )
-        await self.change((off, {"endpoint": endpoint_id, "at": now, "why": why}))
-
     def _credential(
         self, merchant_id: str, now: int, api_key: str | None, secret: str | None
     ) -> NewCredential:
@@ -314,7 +354,7 @@ class Directory:
             "id": made.credential_id,
             "merchant_id": made.merchant_id,
             "api_key": made.api_key,
-            "secret_hash": self._sealer.hash_secret(made.api_secret),
+            "secret_hash": self.sealer.hash_secret(made.api_secret),
             "created_at": now,
             "expires_at": None,
         }
