@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import pytest
 
 from support.fixtures import fresh_database
 from support.postgres import free_port
-from support.serving import Client, Credentials, Process, client, hub, new_merchant
-
-
-@dataclass(frozen=True)
-class Served:
-    """A hub that runs, and the loopback ports that it may call back."""
-
-    process: Process
-    database_url: str
-    callback_ports: tuple[int, ...]
-
-    @property
-    def url(self) -> str:
-        return self.process.url
+from support.serving import Client, Credentials, Served, client, hub, new_merchant
 
 
 @pytest.fixture(scope="session")

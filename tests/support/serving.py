@@ -11,10 +11,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -107,6 +108,50 @@ def hub(directory: Path, database_url: str, *arguments: str, **settings: object)
     """A started `tillgate up` in the sandbox, on a free port, without a rate limit."""
     given = {"database_url": database_url, "sandbox": 1, "rate_limit": 0, **settings}
     return Process(directory, ["up", "--port", "0", *arguments], given).start().listening()
+
+
+@contextmanager
+def hub_in_thread(database_url: str, *, patience_s: float = 20, **settings: object) -> Iterator[str]:
+    """A hub inside this process, where a test can reach what it runs on; its URL."""
+    from tillgate.http.app import create_app
+    from tillgate.http.server import Server, listen
+    from tillgate.settings import load
+
+    listening = listen("127.0.0.1", 0)
+    given = {"database_url": database_url, "sandbox": True, "rate_limit": 0, **settings}
+    loaded = load({**given, "port": listening.getsockname()[1]})
+    started = threading.Event()
+    server = Server(create_app(loaded), patience_s=patience_s, started=started.set)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve(sockets=[listening])
+
+    with ThreadPoolExecutor(1) as thread:
+        served = thread.submit(asyncio.run, serve())
+        try:
+            while not started.wait(0.05):
+                if served.done():
+                    served.result()
+            yield loaded.url
+        finally:
+            if loops and not served.done():
+                loops[0].call_soon_threadsafe(server.stop)
+            served.result(30)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A hub that runs, and the loopback ports that it may call back."""
+
+    process: Process
+    database_url: str
+    callback_ports: tuple[int, ...]
+
+    @property
+    def url(self) -> str:
+        return self.process.url
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ async def create_payment(call: Call) -> Answer:
 
 
 def _checked(wanted: schemas.PaymentIn, call: Call) -> None:
-    if not 1 <= len(wanted.order_id) <= 255 or not wanted.order_id.isprintable():
+    if not 1 <= len(wanted.order_id) <= 255 or not readable(wanted.order_id):
         raise InvalidRequest("order_id is 1 to 255 printable characters", param="order_id")
     if len(wanted.wallet_id) > _ID_CHARS:
         raise InvalidRequest("Unknown wallet_id", param="wallet_id")
@@ -110,6 +110,11 @@ def _checked(wanted: schemas.PaymentIn, call: Call) -> None:
         check_url(wanted.callback_url, call.runtime.allow)
 
 
+def readable(text: str) -> bool:
+    """Whether a person can see it: no control characters, and not only blanks."""
+    return text.isprintable() and not text.isspace()
+
+
 async def get_payment(call: Call) -> Answer:
     return Answer(schemas.status(await owned(call)))
 
@@ -119,7 +124,7 @@ async def create_refund(call: Call) -> Answer:
     payment = await owned(call)
     if wanted.amount < 1 or wanted.amount > 10**12:
         raise InvalidRequest("amount is a whole number of at least 1", param="amount")
-    if not 1 <= len(wanted.reason) <= 500 or not wanted.reason.isprintable():
+    if not 1 <= len(wanted.reason) <= 500 or not readable(wanted.reason):
         raise InvalidRequest("reason is 1 to 500 printable characters", param="reason")
     amount_minor = wanted.amount * UNITS[payment.currency]
     opened = await call.runtime.hub.refund(

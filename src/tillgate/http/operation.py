@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from tillgate.domain.errors import (
     Fault,
     InvalidRequest,
+    NotFound,
     RequestError,
     TillgateError,
     Unauthorized,
@@ -37,6 +38,11 @@ log = structlog.get_logger("tillgate.http")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _CHALLENGE: Final = b'Bearer realm="tillgate"'
 _MISSING: Final = re.compile(r"missing required field `([^`]+)`")
+_TYPE: Final = re.compile(r"`([^`]+)`")
+_JSON_TYPES: Final = {
+    "int": "a whole number", "float": "a number", "str": "a string", "bool": "a boolean",
+    "array": "an array", "object": "an object", "str | null": "a string",
+}  # fmt: skip
 _AT: Final = re.compile(r"at `\$\.([^`]+)`")
 
 
@@ -207,7 +213,10 @@ class Bound:
             raise NoToken()
         claims = self._web.tokens.read(token.strip().decode("latin-1"))
         directory = self._web.runtime.directory
-        merchant = directory.known(claims.merchant_id) or await directory.merchant(claims.merchant_id)
+        try:
+            merchant = directory.known(claims.merchant_id) or await directory.merchant(claims.merchant_id)
+        except NotFound:  # a token of another database under the same key
+            raise Unauthorized() from None
         ends = merchant.credentials.get(claims.credential_id, 0)
         if merchant.disabled or (ends is not None and self._web.runtime.kit.clock() >= ends):
             raise Unauthorized()
@@ -278,8 +287,13 @@ def _invalid(message: str) -> InvalidRequest:
         return InvalidRequest(f"Missing field: {missing[1]}", param=missing[1])
     at = _AT.search(message)
     if at:
-        return InvalidRequest(f"Invalid field: {at[1]}. {message.partition(' - at ')[0]}", param=at[1])
-    return InvalidRequest(message)
+        return InvalidRequest(f"Invalid field: {at[1]}. {_said(message)}", param=at[1])
+    return InvalidRequest(_said(message))
+
+
+def _said(message: str) -> str:
+    """The decoder's words in JSON's: "Expected `int`, got `str`" names Python's types."""
+    return _TYPE.sub(lambda found: _JSON_TYPES.get(found[1], found[1]), message.partition(" - at ")[0])
 
 
 def _unreadable(error: Exception) -> str:
