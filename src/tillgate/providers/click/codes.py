@@ -59,3 +59,11 @@ REFUSALS: Final[dict[type[Refusal], int]] = {
     # sends the Complete that cancels it, and the payer may begin again.
     Busy: CANCELLED,
 }
+
+
+def code_of(refusal: Refusal) -> int:
+    """The code for a refusal, also for one that a host's hook made itself: of its nearest kind, or -9."""
+    for kind in type(refusal).__mro__:
+        if kind in REFUSALS:
+            return REFUSALS[kind]
+    return CANCELLED

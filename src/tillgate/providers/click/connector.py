@@ -24,6 +24,7 @@ from tillgate.providers.click.codes import (
     UNKNOWN_ORDER,
     UNKNOWN_TRANSACTION,
     WRONG_AMOUNT,
+    code_of,
 )
 from tillgate.providers.click.config import Config, checked
 from tillgate.providers.click.links import BadLink, pay_link
@@ -55,7 +56,7 @@ class Click:
             again = isinstance(outcome, Record) and _settled_before(call, outcome.attempt)
             return json_shop.answer(self._config, call, heard, outcome, again)
         if heard is None:
-            code = REFUSALS[type(outcome)] if isinstance(outcome, Refusal) else NOT_UPDATED
+            code = code_of(outcome) if isinstance(outcome, Refusal) else NOT_UPDATED
             return _json({"error": code, "error_note": NOTES[code]})
         request: Request = heard.echo
         code = _code(call, heard.message, request, outcome)
@@ -114,7 +115,7 @@ def _code(
 ) -> int:
     if isinstance(outcome, Refusal):
         given_up = request.error < 0 and isinstance(outcome, UnknownTransaction)
-        return CANCELLED if given_up else REFUSALS[type(outcome)]
+        return CANCELLED if given_up else code_of(outcome)
     if outcome is None or isinstance(message, Tell):
         return CANCELLED  # Click's error page: a negative error is answered -9, whatever we hold
     if isinstance(message, Settle):  # its prepare id says that Prepare named the same order

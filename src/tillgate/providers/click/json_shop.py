@@ -24,10 +24,10 @@ from tillgate.providers.click.codes import (
     ALREADY_PAID,
     NOT_UPDATED,
     NOTES,
-    REFUSALS,
     SUCCESS,
     UNKNOWN_ORDER,
     UNKNOWN_TRANSACTION,
+    code_of,
 )
 from tillgate.providers.click.config import Config
 from tillgate.spi import Heard, Inbound, Reply
@@ -95,7 +95,7 @@ def answer(
 ) -> Reply:
     """`again`: the transaction had been paid before this request came."""
     if heard is None:
-        code = REFUSALS[type(outcome)] if isinstance(outcome, Refusal) else NOT_UPDATED
+        code = code_of(outcome) if isinstance(outcome, Refusal) else NOT_UPDATED
         return _json({"error": code, "error_note": NOTES[code]})
     request: Call = heard.echo
     code = _code(request, heard.message, outcome, again)
@@ -119,7 +119,7 @@ def _code(
 ) -> int:
     assert not isinstance(message, Tell | Hint | Noise)
     if isinstance(outcome, Refusal):
-        return REFUSALS[type(outcome)]
+        return code_of(outcome)
     record = outcome or Record()
     if isinstance(message, Settle):
         return ALREADY_PAID if again else SUCCESS

@@ -53,6 +53,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         b"&".join(b"f%d=1" % n for n in range(41)),
         b"a=" + b"x" * 1025,
         b"a=" + b"x" * 9000,
+        b"&".join(b"f%d=" % n + b"x" * 1000 for n in range(9)),
         b'{"click_trans_id": 1}',
         b"a" * 65 + b"=1",
     ],

@@ -276,6 +276,14 @@ async def test_a_row_that_another_library_prepared_is_completed(shop: Any) -> No
     assert HOOKS["paid", "11"] == 1
 
 
+async def test_the_number_of_a_row_of_ours_is_no_prepare_id(shop: Any) -> None:
+    async with click(shop) as payer:
+        visit = payer.open("14", 1_500_050)
+        assert (await payer.wire.shop(payer.fields(visit, 0))).code == 0
+        visit.prepare_id = await shop.ask(lambda s: s.scalars(select(PaymentTransaction.id)).one())
+        assert (await payer.wire.shop(payer.fields(visit, 1))).code == -6
+
+
 async def test_the_reservation_ends_and_the_order_can_be_paid(shop: Any) -> None:
     async with click(shop) as payer:
         first = payer.open("13", 1_500_050)

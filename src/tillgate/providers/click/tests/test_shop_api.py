@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tillgate.domain.errors import Misconfigured, Refusal, TryLater
+from tillgate.domain.errors import Misconfigured, Refusal, TryLater, UnknownReference
 from tillgate.domain.money import Money
 from tillgate.providers.click import PROVIDER
 from tillgate.providers.click.codes import NOTES, REFUSALS
@@ -244,6 +244,14 @@ def test_a_cancellation_of_what_we_never_had_is_acknowledged_and_kept(open_till:
     assert [stray.external_id for stray in open_till.strays] == ["7"]
 
 
+def test_a_cancellation_of_what_we_never_had_is_minus_9_whatever_it_names(open_till: Any, form: Form) -> None:
+    assert ask(open_till, form(COMPLETE, "A", "5000.00", 7, prepared=5, error="-5"))["error"] == -9
+
+
+def test_the_signature_of_prepare_leaves_a_prepare_id_out(open_till: Any, form: Form) -> None:
+    assert ask(open_till, form(PREPARE, "A", "5000.00", 1, prepared=7))["error"] == 0
+
+
 def test_a_cancellation_with_a_foreign_prepare_id_cancels_nothing(open_till: Any, form: Form) -> None:
     prepare(open_till, form)
     body = form(COMPLETE, "A", "5000.00", 1, prepared=999999999, error="-5")
@@ -355,13 +363,23 @@ def test_already_paid_is_named_before_a_wrong_prepare_id(open_till: Any, form: F
 
 
 def leaves(kind: type[Refusal]) -> set[type[Refusal]]:
-    below = kind.__subclasses__()
+    below = [sub for sub in kind.__subclasses__() if sub.__module__ == "tillgate.domain.errors"]
     return {leaf for sub in below for leaf in leaves(sub)} if below else {kind}
 
 
 def test_click_has_a_word_for_every_refusal() -> None:
     assert set(REFUSALS) == leaves(Refusal)
     assert set(REFUSALS.values()) == {-1, -2, -3, -4, -5, -6, -7, -8, -9}
+
+
+def test_a_refusal_of_a_hosts_own_is_answered_by_its_nearest_kind(open_till: Any, form: Form) -> None:
+    class SoldOut(UnknownReference):
+        """There is none left."""
+
+    call = Inbound("POST", "/", "", {}, form(PREPARE, "A", "5000.00", 1), "127.0.0.1", open_till.now)
+    heard = open_till.connector.hear(call)
+    for refusal, code in ((SoldOut(), -5), (Refusal("no"), -9)):
+        assert json.loads(open_till.connector.answer(call, heard, refusal).body)["error"] == code
 
 
 def test_the_words_are_those_of_the_documentation() -> None:
