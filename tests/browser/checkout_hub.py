@@ -43,7 +43,7 @@ SHOWS: dict[str, Show | None] = {
     "terminal": Show("terminal"),
     "push": Show("wait"),
     "script": Show("redirect", url="javascript:document.title='owned'"),
-    "too-long": Show("qr", qr_string="7" * 2000),
+    "too-long": Show("qr", qr_string="7" * 3000),
     "lost": None,
 }
 
@@ -86,9 +86,14 @@ class CheckoutHub:
         intent = Intent(order_id, amount_minor, currency, channel, ttl_s=ttl_s)
         return (await self.runtime.hub.open(self.merchant, intent)).payment
 
+    async def again(self, payment: Payment, channel: str) -> None:
+        """A cashier tries the same order with another wallet."""
+        intent = Intent(payment.order_id, payment.amount_minor, payment.currency, channel, ttl_s=900)
+        assert (await self.runtime.hub.open(self.merchant, intent)).payment.id == payment.id
+
     async def tell(self, payment: Payment, *facts: Fact) -> Payment:
-        """What the provider says of the payment's first attempt."""
-        attempt = (await self.runtime.kit.reads.attempts(payment.id))[0]
+        """What the provider says of the payment's latest attempt."""
+        attempt = (await self.runtime.kit.reads.attempts(payment.id))[-1]
         account = self.account(attempt.provider)
         await self.runtime.hub.told(self.merchant, account, Tell(facts, operation_id=attempt.id))
         found = await self.runtime.kit.reads.payment(payment.id)
