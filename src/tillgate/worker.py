@@ -227,16 +227,6 @@ def _not_sent(delivery: Delivery, what: str, at: int) -> Result:
     return Result(delivery, "failed", at, at, 0, None, None, why, disable=False, tried=False)
 
 
-def _endpoint(merchant: Merchant, endpoint_id: str | None) -> Endpoint | None:
-    return next((one for one in merchant.endpoints if one.id == endpoint_id), None)
-
-
-def _not_sent(delivery: Delivery, what: str, at: int) -> Result:
-    """It waits no longer; once the endpoint is on again, a replay sends what failed."""
-    why = f"not sent: the endpoint is {what}"
-    return Result(delivery, "failed", at, at, 0, None, None, why, disable=False, tried=False)
-
-
 def payload(delivery: Delivery) -> bytes:
     """The bytes that are sent: the same at every try. A `callback_url` gets the document's dialect."""
     if delivery.endpoint_id is None:
