@@ -26,17 +26,32 @@ from tillgate.settings import Settings
 from tillgate.store import schema
 
 
-def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True) -> FastAPI:
+class Application(FastAPI):
+    """FastAPI, with a front door: an operation without a parameter in its path is found by one look-up and
+    passes none of the shell's layers. It answers every error itself, so it needs none of them."""
+
+    front: dict[tuple[str, str], Bound]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            bound = self.front.get((scope["method"], scope["path"]))
+            if bound is not None:
+                await bound(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True) -> Application:
     """The hub as an ASGI application. Its store is opened and closed by its lifespan."""
     runtime = Runtime(settings, worker=worker, migrate=migrate)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Any) -> AsyncIterator[None]:
         async with runtime:
             mount(app, runtime)
             yield
 
-    app = FastAPI(
+    app = Application(
         title="Tillgate",
         version=version("tillgate"),
         lifespan=lifespan,
@@ -44,13 +59,14 @@ def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True)
         docs_url=None,
         redoc_url=None,
     )
+    app.front = {}
     app.router.redirect_slashes = False
     app.state.runtime = runtime
     app.add_exception_handler(HTTPException, _http_error)
     return app
 
 
-def mount(app: FastAPI, runtime: Runtime) -> None:
+def mount(app: Application, runtime: Runtime) -> None:
     """Put the routes of an open runtime into the application."""
     settings = runtime.settings
     web = Web(
@@ -70,7 +86,10 @@ def mount(app: FastAPI, runtime: Runtime) -> None:
         return Response(body, media_type="application/json")
 
     routes = app.router.routes
-    routes += [Route(path, _Methods(found)) for path, found in _by_path(operations, web).items()]
+    for path, found in _by_path(operations, web).items():
+        routes.append(Route(path, _Methods(found)))
+        if "{" not in path:
+            app.front |= {(method, path): bound for method, bound in found.items()}
     routes += inbound.routes(runtime)
     routes += checkout.routes(runtime)
     if settings.sandbox:
