@@ -13,15 +13,13 @@ from typing import Any
 
 import aiohttp
 import msgspec
-import uvicorn
-from fastapi import FastAPI
 
 from tillgate.domain.dialogue import Tell
 from tillgate.domain.errors import Unsure
 from tillgate.domain.payment import Fact, Payment
-from tillgate.http.app import mount
+from tillgate.http.app import create_app
+from tillgate.http.server import Server
 from tillgate.hub import Intent
-from tillgate.registry import providers as registered
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 from tillgate.spi import Channel, Order, Provider, Send, Show, Started
@@ -120,23 +118,24 @@ async def open_checkout(
         sandbox=sandbox,
         secret_key="an example of a key that is long enough for a test",
     )
-    providers = {**registered(), "bank": BANK}
-    async with Runtime(settings, providers=providers, worker=worker) as runtime:
+    app = create_app(settings, worker=worker)
+    runtime: Runtime = app.state.runtime
+    runtime.providers["bank"] = BANK
+    started = asyncio.Event()
+    server = Server(app, started=started.set)
+    serving = asyncio.create_task(server.serve([listening]))
+    waiting = asyncio.create_task(started.wait())
+    await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+    try:
         made = await runtime.create_merchant(merchant)
         for name in ("bank", "payme"):
-            config = providers[name].example
-            await runtime.directory.create_account(made.merchant_id, name, name, config, runtime.kit.clock())
-        app = FastAPI(openapi_url=None)
-        mount(app, runtime)
-        config = uvicorn.Config(
-            app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=5
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
+            example, now = runtime.providers[name].example, runtime.kit.clock()
+            await runtime.directory.create_account(made.merchant_id, name, name, example, now)
         async with aiohttp.ClientSession() as web:
-            while not server.started:
-                await asyncio.sleep(0.01)
             yield CheckoutHub(settings.url, runtime, await runtime.directory.merchant(made.merchant_id), web)
-            runtime.closing = True  # ends the streams
-        server.should_exit = True
+    finally:
+        waiting.cancel()
+        server.stop()
         await serving
