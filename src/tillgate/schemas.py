@@ -1,7 +1,7 @@
-"""The JSON that merchants see. Replies and outgoing webhooks are the same models.
+"""The JSON of the merchant API document (`wallet_id`, whole rupiah, `success`), and what an event keeps.
 
-Two dialects over one set of rows: the merchant API document's (`wallet_id`, whole rupiah, `success`) and
-`/v1`'s. What the document does not name is additive.
+Replies and callbacks are the same models. What the document does not name is additive. `/v1` speaks through
+`schemas_v1`, over the same rows.
 """
 
 from __future__ import annotations
@@ -263,99 +263,3 @@ def callback(kind: str, occurred_at: int, body: bytes) -> bytes:
             **status_fields(event.payment),
         )
     )
-
-
-# --- /v1 ----------------------------------------------------------------------------------------------------
-
-
-class PaymentV1(msgspec.Struct):
-    id: str
-    order_id: str
-    status: str
-    amount_minor: int
-    currency: str
-    channel: str
-    paid_minor: int
-    tip_minor: int
-    fee_minor: int
-    refunding_minor: int
-    refunded_minor: int
-    reversed_minor: int
-    hold: str | None
-    late: bool
-    paid_with: str | None
-    account: str
-    standing_order: str | None
-    callback_url: str | None
-    metadata: msgspec.Raw
-    created_at: str | None
-    expires_at: str | None
-    paid_at: str | None
-
-
-class RefundV1(msgspec.Struct):
-    id: str
-    payment_id: str
-    status: str
-    amount_minor: int
-    currency: str
-    reason: str
-    failure: str | None
-    created_at: str | None
-    done_at: str | None
-
-
-def payment_v1(payment: Payment) -> PaymentV1:
-    return PaymentV1(
-        id=payment.id,
-        order_id=payment.order_id,
-        status=payment.status,
-        amount_minor=payment.amount_minor,
-        currency=payment.currency,
-        channel=payment.channel,
-        paid_minor=payment.paid_minor,
-        tip_minor=payment.tip_minor,
-        fee_minor=payment.fee_minor,
-        refunding_minor=payment.refunding_minor,
-        refunded_minor=payment.refunded_minor,
-        reversed_minor=payment.reversed_minor,
-        hold=payment.hold,
-        late=payment.late,
-        paid_with=payment.paid_with,
-        account=payment.account_id,
-        standing_order=payment.standing_id,
-        callback_url=payment.callback_url,
-        metadata=msgspec.Raw((payment.metadata or "{}").encode()),
-        created_at=rfc3339(payment.created_at),
-        expires_at=rfc3339(payment.expires_at),
-        paid_at=rfc3339(payment.paid_at),
-    )
-
-
-def refund_v1(refund: Refund) -> RefundV1:
-    return RefundV1(
-        id=refund.id,
-        payment_id=refund.payment_id,
-        status="pending" if refund.phase == "created" else refund.phase,
-        amount_minor=refund.amount_minor,
-        currency=refund.currency,
-        reason=refund.reason,
-        failure=refund.failure,
-        created_at=rfc3339(refund.created_at),
-        done_at=rfc3339(refund.done_at),
-    )
-
-
-def event_v1(kind: str, occurred_at: int, body: bytes) -> bytes:
-    """An event as `/v1` and webhook endpoints see it."""
-    event = event_body(body)
-    data: dict[str, Any] = {}
-    if event.payment is not None:
-        data["payment"] = payment_v1(event.payment)
-    if event.refund is not None:
-        data["refund"] = refund_v1(event.refund)
-    if event.standing_order is not None:
-        data["standing_order"] = {"id": event.standing_order.id, "order_id": event.standing_order.order_id}
-    if event.note is not None:
-        data["note"] = event.note
-    return _encode({"type": kind, "timestamp": rfc3339(occurred_at), "data": data})

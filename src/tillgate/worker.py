@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from tillgate import schemas, webhooks
+from tillgate import schemas, schemas_v1, webhooks
 from tillgate.domain.errors import TillgateError, Unavailable
 from tillgate.hub import Hub
 from tillgate.hub.endpoints import Endpoints
@@ -228,10 +228,14 @@ def _not_sent(delivery: Delivery, what: str, at: int) -> Result:
 
 
 def payload(delivery: Delivery) -> bytes:
-    """The bytes that are sent: the same at every try. A `callback_url` gets the document's dialect."""
+    """The bytes that are sent: the same at every try. A `callback_url` gets the document's dialect, an
+    endpoint what `/v1/events` shows."""
     if delivery.endpoint_id is None:
         return schemas.callback(delivery.kind, delivery.occurred_at, delivery.body)
-    return schemas.event_v1(delivery.kind, delivery.occurred_at, delivery.body)
+    event = schemas_v1.event(
+        delivery.event_id, delivery.event_seq, delivery.kind, delivery.occurred_at, delivery.body
+    )
+    return schemas_v1.encode(event)
 
 
 def _secrets(merchant: Merchant, endpoint: Endpoint | None) -> Sequence[str]:
