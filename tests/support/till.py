@@ -150,7 +150,13 @@ async def open_till(
     try:
         directory = Directory(database, journal, Sealer([SECRET_KEY]))
         kit = Kit(
-            Reads(database), journal, directory, known or providers(bank), _nowhere, clock, "https://till.example"
+            Reads(database),
+            journal,
+            directory,
+            known or providers(bank),
+            _nowhere,
+            clock,
+            "https://till.example",
         )
         hub = Hub(kit)
         worker = Worker(hub, sink, idle_s=0.02)

@@ -240,6 +240,4 @@ def notice(
         body["refund"] = said
     else:
         body["charge"] = vars(replace(said))
-    return Inbound(
-        "POST", "/in/x", "", {"x-secret": secret}, json.dumps(body).encode(), "127.0.0.1", at
-    )
+    return Inbound("POST", "/in/x", "", {"x-secret": secret}, json.dumps(body).encode(), "127.0.0.1", at)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.records import NOW, attempt, payment, refund
 from tillgate.domain import payment as life
 from tillgate.domain.errors import OutOfOrder, RefundNotAllowed
 from tillgate.domain.payment import (
@@ -20,7 +21,6 @@ from tillgate.domain.payment import (
     Closed,
     Paid,
     Payment,
-    Refund,
     RefundAccepted,
     RefundAnswerLost,
     Refunded,
@@ -28,8 +28,6 @@ from tillgate.domain.payment import (
     RefundSucceeded,
     Reversed,
 )
-
-NOW = 1_790_000_000_000
 
 ATTEMPT_TABLE = """
            accepted  lost      closed    paid      refunded  reversed
@@ -69,41 +67,6 @@ REFUND_FACTS = {
 def cells(table: str) -> list[tuple[str, str, str]]:
     head, *rows = (line.split() for line in table.strip().splitlines())
     return [(row[0], column, after) for row in rows for column, after in zip(head, row[1:], strict=True)]
-
-
-def payment(**changes: Any) -> Payment:
-    given = {
-        "id": "pay_1", "merchant_id": "mer_1", "order_id": "ORD-1", "order_key": b"k" * 16,
-        "standing_id": None, "channel": "qris", "account_id": "acc_1", "currency": "IDR",
-        "amount_minor": 10_000, "status": "pending", "closed": None, "hold": None, "late": False, "paid_minor": 0, "tip_minor": 0, "fee_minor": 0,
-        "refunding_minor": 0, "refunded_minor": 0, "reversed_minor": 0, "live_attempt_id": None,
-        "live_phase": None, "paid_with": None, "callback_url": None, "metadata": None, "created_at": NOW,
-        "expires_at": NOW + 900_000, "paid_at": None, "version": 1,
-    }  # fmt: skip
-    return Payment(**(given | changes))
-
-
-def attempt(phase: str = "pending", **changes: Any) -> Attempt:
-    live = phase in ("created", "pending", "unsure")
-    given: dict[str, Any] = {
-        "id": "att_1", "payment_id": "pay_1", "merchant_id": "mer_1", "account_id": "acc_1",
-        "provider": "bank", "channel": "qris", "external_id": None, "asked": False, "phase": phase, "reason": None,
-        "currency": "IDR", "amount_minor": 10_000, "paid_minor": 10_000 if phase == "paid" else 0,
-        "tip_minor": 0, "fee_minor": 0, "refunded_minor": 0, "reversed_minor": 0, "show": None,
-        "details": None, "created_at": NOW, "provider_at": None, "expires_at": None,
-        "paid_at": NOW if phase == "paid" else None, "closed_at": NOW if phase == "closed" else None,
-        "live_of": "pay_1" if live else None, "version": 1,
-    }  # fmt: skip
-    return Attempt(**(given | changes))
-
-
-def refund(phase: str = "created", **changes: Any) -> Refund:
-    given: dict[str, Any] = {
-        "id": "refund_1", "payment_id": "pay_1", "attempt_id": "att_1", "merchant_id": "mer_1",
-        "external_id": None, "phase": phase, "reason": "wrong size", "failure": None, "currency": "IDR",
-        "amount_minor": 4_000, "created_at": NOW, "done_at": None, "version": 1,
-    }  # fmt: skip
-    return Refund(**(given | changes))
 
 
 def open_payment(phase: str = "pending", **changes: Any) -> tuple[Payment, Attempt]:
