@@ -9,6 +9,7 @@ from tillgate.embed.handler import BadSettings, EmbeddedHandler
 from tillgate.embed.migrate import run_async_migrations, run_migrations
 from tillgate.embed.models import Base, PaymentTransaction, to_moment, to_ms, to_tiyin
 from tillgate.embed.ruling import Ruling
+from tillgate.embed.session import empty
 
 __all__ = [
     "BadSettings",
@@ -16,6 +17,7 @@ __all__ = [
     "EmbeddedHandler",
     "PaymentTransaction",
     "Ruling",
+    "empty",
     "run_async_migrations",
     "run_migrations",
     "to_moment",

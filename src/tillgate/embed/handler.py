@@ -15,7 +15,7 @@ from tillgate.domain.dialogue import Ask, Record, Reserve
 from tillgate.domain.errors import Misconfigured, Refusal, WrongAmount
 from tillgate.embed.models import PaymentTransaction, to_tiyin
 from tillgate.embed.ruling import Desk, Ruling
-from tillgate.embed.session import in_session, unwrapped
+from tillgate.embed.session import empty, in_session, unwrapped
 
 
 class BadSettings(Misconfigured, ValueError):
@@ -55,20 +55,25 @@ class EmbeddedHandler:
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
+    @empty
     def transaction_already_exists(self, params: dict[str, Any], transaction: PaymentTransaction) -> Any:
         """A reservation was repeated."""
 
+    @empty
     def transaction_created(
         self, params: dict[str, Any], transaction: PaymentTransaction, account: Any
     ) -> Any:
         """The order is reserved: nothing is paid yet."""
 
+    @empty
     def successfully_payment(self, params: dict[str, Any], transaction: PaymentTransaction) -> Any:
         """Money was taken: once per transaction."""
 
+    @empty
     def cancelled_payment(self, params: dict[str, Any], transaction: PaymentTransaction) -> Any:
         """Given up (state -1), by the gateway or by time, or given back (state -2): once per transaction."""
 
+    @empty
     def fiscal_data_received(self, params: dict[str, Any], transaction: PaymentTransaction) -> Any:
         """A fiscal receipt was registered; it is in `transaction.extra_data`."""
 
@@ -96,8 +101,10 @@ class EmbeddedHandler:
     def allowed(self, params: dict[str, Any], account: Any, hook: Any) -> Any:
         """A check found nothing against it; what is returned becomes `Ruling.extra`."""
 
-    def looked(self, params: dict[str, Any], transaction: PaymentTransaction, hook: Any) -> None:
-        """A transaction was asked about."""
+    @property
+    def look_hook(self) -> Any:
+        """The hook for a transaction that was asked about."""
+        return _nothing
 
     def stated(self, params: dict[str, Any], record: Record, hook: Any) -> Any:
         """A statement was made; what is returned becomes `Ruling.extra`."""
@@ -114,3 +121,8 @@ class EmbeddedHandler:
     async def expire(self) -> int:
         """Close what outlived its time, with its hooks; for a timer of the host's. Returns how many."""
         return await in_session(self.db, lambda session: Desk(self, session, {}).expire())
+
+
+@empty
+def _nothing(*_: Any) -> None:
+    """No hook."""

@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import bindparam, insert, or_, select, update
 from sqlalchemy import inspect as inspected
-from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -37,12 +37,42 @@ from tillgate.domain.payment import Attempt
 from tillgate.embed import accounts
 from tillgate.embed.facts import attempt_of, order_of, payment_of, reason_of, standing_of, state_of
 from tillgate.embed.models import TABLE, PaymentTransaction, to_moment
-from tillgate.embed.session import Moved, call_hook, engine_of, take_turns
+from tillgate.embed.session import Moved, call_hook, engine_of, is_empty, take_turns
 
 if TYPE_CHECKING:
     from tillgate.embed.handler import EmbeddedHandler
 
 LOOKS: Final = 4
+
+# Made once: building a statement costs more than running it. Rows that hooks are given are loaded as objects;
+# those that are only looked at come without the ORM.
+_T = PaymentTransaction
+_OURS: Final = or_(_T.account_kind == bindparam("kind"), _T.account_kind.is_(None))
+_ONE: Final = (_T.gateway == bindparam("gateway"), _T.transaction_id == bindparam("external_id"), _OURS)
+_ROW: Final = select(_T).where(*_ONE).execution_options(populate_existing=True)
+_GLANCE: Final = select(TABLE).where(*_ONE)
+_ENTITY: Final = select(_T).where(_T.id == bindparam("row_id")).execution_options(populate_existing=True)
+_OF_ACCOUNT: Final = (
+    select(TABLE)
+    .where(_T.account_id == bindparam("key"), _T.state != _T.CANCELLED_DURING_INIT, _OURS)
+    .order_by(_T.id)
+)
+_STATEMENT: Final = (
+    select(TABLE)
+    .where(_T.gateway == bindparam("gateway"), _T.state != _T.CREATED, _OURS)
+    .where(_T.provider_time.between(bindparam("from_ms"), bindparam("to_ms")))
+    .order_by(_T.provider_time, _T.id)
+)
+_OVERDUE: Final = (
+    select(TABLE)
+    .where(_T.gateway == bindparam("gateway"), _T.state.in_((0, 1)), _OURS, _T.expires_at <= bindparam("now"))
+    .order_by(_T.id)
+    .limit(100)
+)
+_INSERT: Final = insert(TABLE)
+_MOVE: Final = update(TABLE).where(
+    TABLE.c.id == bindparam("row_id"), TABLE.c.state.in_((bindparam("seen"), bindparam("seen_too")))
+)
 _OPENING: Final = Opening(attempt_id="", payment_id="", order_key=b"", account_id="", provider="")
 
 
@@ -62,11 +92,14 @@ class Desk:
         self.session = session
         self.params = params
         self.now = time.time_ns() // 1_000_000
-        if engine_of(session).dialect.name in ("mysql", "mariadb"):
+        self.database = engine_of(session).dialect.name
+        if self.database in ("mysql", "mariadb"):
             self.now -= self.now % 1000  # an adopted column may keep whole seconds only
         self.kind: str = inspected(handler.account_model).local_table.name
 
     def hook(self, hook: Any, *arguments: Any) -> Any:
+        if is_empty(hook):
+            return None
         return call_hook(self.session, isinstance(self.handler.db, AsyncSession), hook, *arguments)
 
     def rule(self, ask: Ask) -> Ruling:
@@ -99,15 +132,17 @@ class Desk:
         return Ruling(verdict.outcome, self.handler.allowed(self.params, account, self.hook))
 
     def _reserve(self, ask: Reserve) -> Ruling:
+        if self.database == "sqlite":
+            take_turns(self.session, "")
         account = self._account(ask.reference)
-        if account is not None:
+        if account is not None and self.database != "sqlite":
             take_turns(self.session, self._key(accounts.key_of(account)))
-        row = self._row(ask.external_id)
+        row = self._glance(ask.external_id)
         if row is not None:
             return self._again(ask, row, account)
         if account is None:
             return Ruling(UnknownReference())
-        if engine_of(self.session).dialect.name == "postgresql":
+        if self.database == "postgresql":
             self.session.refresh(account)  # it may have changed while we waited for our turn
         rows = self._of_account(accounts.key_of(account))
         try:
@@ -123,11 +158,12 @@ class Desk:
         if isinstance(verdict.outcome, Refusal):
             return Ruling(verdict.outcome)
         assert verdict.change is not None
-        row = self._insert(ask, verdict.change[1], account)
-        self.hook(self.handler.transaction_created, self.params, row, account)
-        return Ruling(Record(replace(verdict.change[1], id=str(row.id)), verdict.outcome.payment))
+        row_id = self._insert(ask, verdict.change[1], account)
+        if not is_empty(self.handler.transaction_created):
+            self.hook(self.handler.transaction_created, self.params, self._entity(row_id), account)
+        return Ruling(Record(replace(verdict.change[1], id=str(row_id)), verdict.outcome.payment))
 
-    def _again(self, ask: Reserve, row: PaymentTransaction, account: Any) -> Ruling:
+    def _again(self, ask: Reserve, row: Any, account: Any) -> Ruling:
         attempt = attempt_of(row)
         # The rules compare references; the host may have several texts for one account.
         same = account is not None and accounts.key_of(account) == row.account_id
@@ -136,19 +172,22 @@ class Desk:
         if not same and isinstance(verdict.outcome, Record):
             return Ruling(UnknownReference())
         self._write(row, verdict)
-        if isinstance(verdict.outcome, Record):
-            self.hook(self.handler.transaction_already_exists, self.params, row)
+        if isinstance(verdict.outcome, Record) and not is_empty(self.handler.transaction_already_exists):
+            self.hook(self.handler.transaction_already_exists, self.params, self._entity(row.id))
         return Ruling(verdict.outcome)
 
     def _by_id(self, ask: Ask) -> Ruling:
         assert not isinstance(ask, Check | Reserve | Statement)
-        row = self._row(ask.external_id)
+        looking = isinstance(ask, Look)
+        if self.database == "sqlite" and not looking:
+            take_turns(self.session, "")
+        row: Any = self._glance(ask.external_id) if looking else self._row(ask.external_id)
         if row is None:
             return Ruling(decide(ask, Facts(), self.now, _OPENING).outcome)
         attempt = attempt_of(row)
         facts = Facts(payment=payment_of(attempt), attempt=attempt)
         verdict = decide(ask, facts, self.now, _OPENING)
-        if verdict.change is not None or isinstance(ask, Note):
+        if (verdict.change is not None or isinstance(ask, Note)) and (looking or self.database != "sqlite"):
             take_turns(self.session, self._key(row.account_id or ""))
             row = self._row(ask.external_id)  # again: it may have moved while we waited for our turn
             if row is None or attempt_of(row) != attempt:
@@ -159,31 +198,26 @@ class Desk:
         if isinstance(verdict.outcome, Record):
             if isinstance(ask, Note):
                 self._note(row, ask)
-            elif isinstance(ask, Look):
-                self.handler.looked(self.params, row, self.hook)
+            elif looking and not is_empty(self.handler.look_hook):
+                self.hook(self.handler.look_hook, self.params, self._entity(row.id))
         return Ruling(verdict.outcome)
 
     def _statement(self, ask: Statement) -> Ruling:
-        t = PaymentTransaction
-        wanted = select(t).where(t.gateway == self.handler.gateway, t.state != t.CREATED, self._ours())
-        wanted = wanted.where(t.provider_time.between(ask.from_ms, ask.to_ms))
-        rows = self.session.scalars(wanted.order_by(t.provider_time, t.id)).all()
+        window = {"gateway": self.handler.gateway, "from_ms": ask.from_ms, "to_ms": ask.to_ms}
+        rows = self._seen(_STATEMENT, window)
         record = Record(rows=tuple(Record(attempt_of(row, self.handler.currency)) for row in rows))
         return Ruling(record, self.handler.stated(self.params, record, self.hook))
 
     def expire(self) -> int:
-        t = PaymentTransaction
-        over = select(t).where(t.gateway == self.handler.gateway, t.state.in_((0, 1)), self._ours())
-        over = over.where(t.expires_at <= self.now).order_by(t.id).limit(100)
+        """Close what outlived its time, at most a hundred; how many."""
         take_turns(self.session, self._key(""))
-        closed = 0
-        for row in self.session.scalars(over).all():
+        rows = self._seen(_OVERDUE, {"gateway": self.handler.gateway, "now": self.now})
+        for row in rows:
             attempt = attempt_of(row)
             verdict = lapse_live(Facts(payment=payment_of(attempt), live=attempt), self.now)
             if verdict is not None:
                 self._write(row, verdict)
-                closed += 1
-        return closed
+        return len(rows)
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -195,17 +229,23 @@ class Desk:
         return accounts.find(self.session, self.handler.account_model, wanted)
 
     def _row(self, external_id: str) -> PaymentTransaction | None:
-        t = PaymentTransaction
-        wanted = select(t).where(t.gateway == self.handler.gateway, t.transaction_id == external_id)
-        wanted = wanted.where(self._ours()).execution_options(populate_existing=True)
-        return self.session.scalars(wanted).first()
+        named = {"gateway": self.handler.gateway, "external_id": external_id, "kind": self.kind}
+        return self.session.scalars(_ROW, named).first()
 
-    def _ours(self) -> Any:
+    def _glance(self, external_id: str) -> Any:
+        """The same, only to be looked at."""
+        rows = self._seen(_GLANCE, {"gateway": self.handler.gateway, "external_id": external_id})
+        return rows[0] if rows else None
+
+    def _seen(self, statement: Any, values: dict[str, Any]) -> list[Any]:
         """Rows that point into our account table; older rows do not say where they point."""
-        kind = PaymentTransaction.account_kind
-        return or_(kind == self.kind, kind.is_(None))
+        connection = self.session.connection(bind_arguments={"mapper": PaymentTransaction})
+        return list(connection.execute(statement, values | {"kind": self.kind}).all())
 
-    def _facts(self, account: Any, reference: str, rows: list[PaymentTransaction]) -> Facts:
+    def _entity(self, row_id: int) -> PaymentTransaction:
+        return self.session.scalars(_ENTITY, {"row_id": row_id}).one()
+
+    def _facts(self, account: Any, reference: str, rows: list[Any]) -> Facts:
         """The order as the rules see it, without what holds it. Raises `WrongAmount`."""
         if not self.handler.one_time_payment:
             return Facts(standing=standing_of(reference, self.handler.currency))
@@ -218,15 +258,11 @@ class Desk:
         payment = order_of(reference, price, self.handler.currency, live, price if paid else 0)
         return Facts(payment=payment, live=live)
 
-    def _of_account(self, key: str) -> list[PaymentTransaction]:
+    def _of_account(self, key: str) -> list[Any]:
         """What holds or bought a one-time order, whatever the gateway: Click may hold what Payme asks for."""
-        if not self.handler.one_time_payment:
-            return []
-        t = PaymentTransaction
-        wanted = select(t).where(t.account_id == key, t.state != t.CANCELLED_DURING_INIT, self._ours())
-        return list(self.session.scalars(wanted.order_by(t.id)).all())
+        return self._seen(_OF_ACCOUNT, {"key": key}) if self.handler.one_time_payment else []
 
-    def _bought_twice(self, row: PaymentTransaction) -> bool:
+    def _bought_twice(self, row: Any) -> bool:
         """Older rows may hold one order several times; ours cannot (`order_hold` is unique)."""
         if not self.handler.one_time_payment or row.order_hold is not None:
             return False
@@ -238,56 +274,63 @@ class Desk:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def _insert(self, ask: Reserve, attempt: Attempt, account: Any) -> PaymentTransaction:
+    def _insert(self, ask: Reserve, attempt: Attempt, account: Any) -> int:
         key = accounts.key_of(account)
         hold = hashlib.blake2b(self._key(key).encode(), digest_size=16).hexdigest()
         made_at = to_moment(self.now)
-        row = PaymentTransaction(
-            gateway=self.handler.gateway,
-            transaction_id=ask.external_id,
-            account_id=key,
-            amount=attempt.amount_minor / 100,
-            amount_tiyin=attempt.amount_minor,
-            state=PaymentTransaction.INITIATING,
-            extra_data=json.loads(ask.details or "{}") | self.handler.extra_data(ask, self.params),
-            created_at=made_at,
-            updated_at=made_at,
-            provider_time=ask.provider_at or self.now,
-            expires_at=ask.expires_at,
-            account_kind=self.kind,
-            order_hold=hold if self.handler.one_time_payment else None,
-        )
-        self.session.add(row)
-        self.session.flush()
-        return row
+        values = {
+            "gateway": self.handler.gateway,
+            "transaction_id": ask.external_id,
+            "account_id": key,
+            "amount": attempt.amount_minor / 100,
+            "amount_tiyin": attempt.amount_minor,
+            "state": PaymentTransaction.INITIATING,
+            "extra_data": json.loads(ask.details or "{}") | self.handler.extra_data(ask, self.params),
+            "created_at": made_at,
+            "updated_at": made_at,
+            "provider_time": ask.provider_at or self.now,
+            "expires_at": ask.expires_at,
+            "account_kind": self.kind,
+            "order_hold": hold if self.handler.one_time_payment else None,
+        }
+        connection = self.session.connection(bind_arguments={"mapper": PaymentTransaction})
+        made = connection.execute(_INSERT, values).inserted_primary_key
+        assert made is not None
+        return int(made[0])
 
-    def _write(self, row: PaymentTransaction, verdict: Verdict) -> None:
+    def _write(self, row: Any, verdict: Verdict) -> None:
         """Move the row if it still stands where we saw it, then say so. Raises `Moved` if it does not."""
         if verdict.change is None or verdict.change[0] is None:
             return
         before, after = verdict.change[0], verdict.change[1]
-        state = state_of(after)
+        state, noted = state_of(after), dict[str, Any]()
         changes: dict[str, Any] = {"state": state, "updated_at": to_moment(self.now)}
         if state == PaymentTransaction.SUCCESSFULLY:
             changes["performed_at"] = to_moment(after.paid_at)
         else:
             reason = reason_of(after)
             changes |= {"cancelled_at": to_moment(after.closed_at), "reason": reason}
-            changes["extra_data"] = {**(row.extra_data or {}), "cancel_reason": reason}
-            if after.reason is not None and reason is None:
-                changes["extra_data"]["cancel_reason"] = after.reason
             if state == PaymentTransaction.CANCELLED_DURING_INIT:
                 changes["order_hold"] = None  # the order may be bought by another transaction
-        seen = {0, 1} if before.phase == "pending" else {state_of(before)}
-        change = update(TABLE).where(TABLE.c.id == row.id, TABLE.c.state.in_(seen)).values(**changes)
-        if self.session.execute(change).rowcount != 1:  # type: ignore[attr-defined]
+            noted = {"cancel_reason": after.reason if reason is None else reason}
+        where = {"row_id": row.id, "seen": state_of(before), "seen_too": None}
+        if before.phase == "pending":
+            where["seen_too"] = PaymentTransaction.CREATED
+        connection = self.session.connection(bind_arguments={"mapper": PaymentTransaction})
+        if connection.execute(_MOVE, changes | where).rowcount != 1:
             raise Moved
+        paid = state == PaymentTransaction.SUCCESSFULLY
+        hook = self.handler.successfully_payment if paid else self.handler.cancelled_payment
+        if not isinstance(row, PaymentTransaction):
+            if is_empty(hook) and not noted:
+                return
+            row = self._entity(row.id)
         for name, value in changes.items():
             set_committed_value(row, name, value)
-        if state == PaymentTransaction.SUCCESSFULLY:
-            self.hook(self.handler.successfully_payment, self.params, row)
-        else:
-            self.hook(self.handler.cancelled_payment, self._said_of(row), row)
+        if noted:
+            row.extra_data = {**(row.extra_data or {}), **noted}
+        if not is_empty(hook):
+            self.hook(hook, self.params if paid else self._said_of(row), row)
 
     def _said_of(self, row: PaymentTransaction) -> dict[str, Any]:
         """A transaction that died of age has no request of its own: the hook is told as if it had one."""

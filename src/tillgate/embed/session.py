@@ -164,6 +164,16 @@ def take_turns(session: Session, key: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(int.from_bytes(digest, "big", signed=True))))
 
 
+def empty(method: T) -> T:
+    """Marks a hook that does nothing: what it would be given is not even loaded."""
+    method.__tillgate_empty__ = True  # type: ignore[attr-defined]
+    return method
+
+
+def is_empty(method: Any) -> bool:
+    return getattr(method, "__tillgate_empty__", False)
+
+
 def call_hook(session: Session, is_async: bool, hook: Callable[..., Any], *arguments: Any) -> Any:
     """Run a hook inside our transaction; a coroutine is awaited where the session is an async one.
 

@@ -6,9 +6,6 @@ else. What differs is written in the documentation page "Moving from PayTechUZ".
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 from tillgate.embed import (
     BadSettings,
     Base,
@@ -16,7 +13,7 @@ from tillgate.embed import (
     run_async_migrations,
     run_migrations,
 )
-from tillgate.integrations.fastapi.routes import PaymeWebhookHandler, router
+from tillgate.integrations.fastapi.routes import ClickWebhookHandler, PaymeWebhookHandler, router
 from tillgate.integrations.fastapi.schemas import (
     ClickWebhookRequest,
     ClickWebhookResponse,
@@ -32,6 +29,7 @@ from tillgate.integrations.fastapi.schemas import PaymentTransaction as PaymentT
 __all__ = [
     "BadSettings",
     "Base",
+    "ClickWebhookHandler",
     "ClickWebhookRequest",
     "ClickWebhookResponse",
     "PaymeWebhookErrorResponse",
@@ -47,9 +45,3 @@ __all__ = [
     "run_async_migrations",
     "run_migrations",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "ClickWebhookHandler":
-        return import_module("tillgate.providers.click.handler").ClickWebhookHandler
-    raise AttributeError(name)

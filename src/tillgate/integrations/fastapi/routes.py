@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from tillgate.providers.click.handler import ClickWebhookHandler
 from tillgate.providers.payme.handler import PaymeWebhookHandler
 
 router = APIRouter()
 
-__all__ = ["PaymeWebhookHandler", "router"]
+__all__ = ["ClickWebhookHandler", "PaymeWebhookHandler", "router"]

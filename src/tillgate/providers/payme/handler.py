@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from tillgate.domain.dialogue import Record, Reserve
 from tillgate.domain.errors import Misconfigured, Refusal, TryLater, UnknownReference
-from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction
+from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, empty
 from tillgate.providers.payme import accounts, rpc
 from tillgate.providers.payme.config import Config
 from tillgate.providers.payme.connector import Call, NewPassword, Payme, result
@@ -63,15 +63,19 @@ class PaymeWebhookHandler(EmbeddedHandler):
 
     # --- hooks of Payme alone -------------------------------------------------------------------------------
 
+    @empty
     def before_check_perform_transaction(self, params: dict[str, Any], account: Any) -> Any:
         """The order may be paid; raise a `Refusal` to say no."""
 
+    @empty
     def get_check_data(self, params: dict[str, Any], account: Any) -> Any:
         """A dict with `additional` or fiscal `detail` for the answer, or None."""
 
+    @empty
     def check_transaction(self, params: dict[str, Any], transaction: PaymentTransaction) -> Any:
         """Payme asked how a transaction stands."""
 
+    @empty
     def get_statement(self, params: dict[str, Any], transactions: list[dict[str, Any]]) -> Any:
         """Payme asked for a statement; the rows may be added to."""
 
@@ -136,8 +140,9 @@ class PaymeWebhookHandler(EmbeddedHandler):
         data = hook(self.get_check_data, params, account)
         return {**data, "allow": True} if data else None
 
-    def looked(self, params: dict[str, Any], transaction: PaymentTransaction, hook: Any) -> None:
-        hook(self.check_transaction, params, transaction)
+    @property
+    def look_hook(self) -> Any:
+        return self.check_transaction
 
     def stated(self, params: dict[str, Any], record: Record, hook: Any) -> Any:
         content = result("GetStatement", record)
