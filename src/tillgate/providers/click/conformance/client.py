@@ -30,7 +30,7 @@ class Settings:
     """The endpoint under test, as its owner describes it."""
 
     service_id: str
-    key: str
+    key: str = field(repr=False)
     orders: Orders
     missing: str  # an order that nobody has
     one_time: bool = True
