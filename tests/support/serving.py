@@ -26,7 +26,7 @@ from multidict import CIMultiDictProxy
 
 START_S = 30
 PATIENCE_S = 15.0
-_LISTENS = re.compile(r"listens on (http://\S+)")
+_LISTENS = re.compile(r"listens on (http://[^\s,]+)")
 
 
 class Process:
@@ -57,15 +57,19 @@ class Process:
 
     def listening(self) -> Self:
         """Wait until it says where it listens. Raises `RuntimeError` with what it said instead."""
+        self.url = self.says(_LISTENS)[1]
+        return self
+
+    def says(self, pattern: str | re.Pattern[str]) -> re.Match[str]:
+        """Wait until its output holds this. Raises `RuntimeError` with what it said instead."""
         assert self.process is not None
         deadline = time.monotonic() + START_S
-        while not (found := _LISTENS.search(self.log)):
+        while not (found := re.search(pattern, self.log)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"tillgate {' '.join(self.arguments)} did not start:\n{self.log}")
+                raise RuntimeError(f"tillgate {' '.join(self.arguments)} said:\n{self.log}")
             time.sleep(0.01)
-        self.url = found[1]
-        return self
+        return found
 
     @property
     def log(self) -> str:

@@ -38,8 +38,10 @@ def up(
 
         def started() -> None:
             _quiet_collector()
+            here = settings.model_copy(update={"public_url": ""}).url
+            known = f", known as {settings.url}" if settings.url != here else ""
             mode = " (sandbox: no money moves)" if settings.sandbox else ""
-            typer.echo(f"Tillgate listens on {settings.url}{mode}", err=True)
+            typer.echo(f"Tillgate listens on {here}{known}{mode}", err=True)
 
         app = create_app(settings, worker=settings.worker)
         server.run(server.Server(app, started=started), listening)
