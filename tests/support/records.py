@@ -11,7 +11,7 @@ NOW = 1_790_000_000_000
 
 def payment(**changes: Any) -> Payment:
     """100.00 IDR for ORD-1, open, nothing tried yet."""
-    given = {
+    given: dict[str, Any] = {
         "id": "pay_1",
         "merchant_id": "mer_1",
         "order_id": "ORD-1",
@@ -41,13 +41,13 @@ def payment(**changes: Any) -> Payment:
         "paid_at": None,
         "version": 1,
     }
-    return Payment(**(given | changes))  # type: ignore[arg-type]
+    return Payment(**(given | changes))
 
 
 def attempt(phase: str = "pending", **changes: Any) -> Attempt:
     """An attempt at it."""
     live = phase in ("created", "pending", "unsure")
-    given = {
+    given: dict[str, Any] = {
         "id": "att_1",
         "payment_id": "pay_1",
         "merchant_id": "mer_1",
@@ -75,12 +75,12 @@ def attempt(phase: str = "pending", **changes: Any) -> Attempt:
         "live_of": "pay_1" if live else None,
         "version": 1,
     }
-    return Attempt(**(given | changes))  # type: ignore[arg-type]
+    return Attempt(**(given | changes))
 
 
 def refund(phase: str = "created", **changes: Any) -> Refund:
     """40.00 IDR of it on their way back."""
-    given = {
+    given: dict[str, Any] = {
         "id": "refund_1",
         "payment_id": "pay_1",
         "attempt_id": "att_1",
@@ -95,12 +95,12 @@ def refund(phase: str = "created", **changes: Any) -> Refund:
         "done_at": None,
         "version": 1,
     }
-    return Refund(**(given | changes))  # type: ignore[arg-type]
+    return Refund(**(given | changes))
 
 
 def standing(**changes: Any) -> StandingOrder:
     """A till that takes 10.00 to 5000.00 UZS at a time."""
-    given = {
+    given: dict[str, Any] = {
         "id": "ord_1",
         "merchant_id": "mer_1",
         "order_id": "TILL-1",
@@ -116,4 +116,4 @@ def standing(**changes: Any) -> StandingOrder:
         "closed_at": None,
         "version": 1,
     }
-    return StandingOrder(**(given | changes))  # type: ignore[arg-type]
+    return StandingOrder(**(given | changes))

@@ -1,4 +1,4 @@
-"""An open hub on a database of a test's own: journal, directory, use cases, a worker, and a place to deliver to."""
+"""An open hub on a test's own database: journal, directory, use cases, a worker, a merchant's endpoint."""
 
 from __future__ import annotations
 

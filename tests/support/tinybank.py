@@ -1,7 +1,7 @@
 """A provider small enough to see through: a bank that keeps charges and refunds, and connectors to it.
 
-The bank stands outside the hub, as a real one does: what it did stays done when the hub forgets, and its books
-are what a test compares the hub's with. `fail(call, how)` plays a fault at the next call of that kind.
+The bank stands outside the hub, as a real one does: what it did stays done when the hub forgets, and its
+books are what a test compares the hub's with. `fail(call, how)` plays a fault at the next call of that kind.
 """
 
 from __future__ import annotations

@@ -343,7 +343,7 @@ def _cancel(ask: Cancel, facts: Facts, now: int) -> Verdict:
         return Verdict(record)  # the first reason and time are kept
     if attempt.phase != "paid":
         return _moved(facts, Closed("cancelled", ask.reason), now)
-    if facts.payment.refunding_minor or facts.payment.refunded_minor:
+    if facts.payment.refunding_minor or facts.payment.refunded_minor or facts.payment.reversed_minor:
         raise NotCancellable()  # part of it went back another way
     given_back = replace(
         advance(attempt, Refunded(attempt.paid_minor), now),
