@@ -107,7 +107,12 @@ class CheckoutHub:
 
 @contextlib.asynccontextmanager
 async def open_checkout(
-    directory: Path, *, sandbox: bool = True, worker: bool = False, merchant: str = "Kopi Senja"
+    directory: Path,
+    *,
+    sandbox: bool = True,
+    worker: bool = False,
+    merchant: str = "Kopi Senja",
+    public_url: str = "",
 ) -> AsyncIterator[CheckoutHub]:
     """A hub on a free port of 127.0.0.1, with one merchant that has accounts with bank, Payme and sandbox."""
     listening = socket.create_server(("127.0.0.1", 0))
@@ -115,6 +120,7 @@ async def open_checkout(
     settings = Settings(
         database_url=f"sqlite:///{directory}/hub.db",
         port=port,
+        public_url=public_url,
         sandbox=sandbox,
         secret_key="an example of a key that is long enough for a test",
     )
@@ -134,7 +140,9 @@ async def open_checkout(
             example, now = runtime.providers[name].example, runtime.kit.clock()
             await runtime.directory.create_account(made.merchant_id, name, name, example, now)
         async with aiohttp.ClientSession() as web:
-            yield CheckoutHub(settings.url, runtime, await runtime.directory.merchant(made.merchant_id), web)
+            yield CheckoutHub(
+                f"http://127.0.0.1:{port}", runtime, await runtime.directory.merchant(made.merchant_id), web
+            )
     finally:
         waiting.cancel()
         server.stop()

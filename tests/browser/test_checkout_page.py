@@ -314,8 +314,8 @@ async def test_the_keyboard_reaches_everything_in_the_order_it_is_read(
         assert outline == "3px"
     assert reached == [
         "Language: English",
-        "Save QR code",
         "Open Code-And-App Pay",
+        "Save QR code",
         "Pay",
         "Decline",
         "Let it expire",

@@ -224,6 +224,18 @@ async def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     assert "&lt;b&gt;&#34;Kopi&#34; &amp; {Susu}&lt;/b&gt;" in page
 
 
+async def test_behind_a_path_of_a_bigger_host_every_address_keeps_it(tmp_path: Path) -> None:
+    """A proxy takes `/till` off before it asks us."""
+    async with open_checkout(tmp_path, public_url="https://shop.example/till/") as checkout:
+        payment = await checkout.open("page")
+        async with checkout.web.get(checkout.at(payment), headers={"accept": "text/html"}) as answer:
+            inside = re.findall(r'(?:src|href|action|address)="(/[^"]*)', await answer.text())
+        assert len(inside) > 10
+        assert [one for one in inside if not one.startswith("/till/")] == []
+        async with checkout.web.get(checkout.at(payment)) as answer:
+            assert decoded(await answer.read()) == f"https://shop.example/till/pay/{payment.id}"
+
+
 async def test_outside_the_sandbox_nobody_plays_the_payer(tmp_path: Path) -> None:
     async with open_checkout(tmp_path, sandbox=False) as checkout:
         payment = await checkout.open("code")
