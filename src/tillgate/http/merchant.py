@@ -31,6 +31,9 @@ class DocumentDialect:
 
     A token's error has no `status` in any version of the document."""
 
+    model: type[Any] = schemas.ErrorOut
+    content_type = "application/json"
+
     def __init__(self, *, legacy_error_code_200: bool) -> None:
         self._legacy = legacy_error_code_200
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from tillgate import schemas
+from tillgate import schemas, schemas_v1
 from tillgate.http.operation import Operation
 
 _WORDS: Final = {
@@ -22,16 +22,25 @@ _WORDS: Final = {
     422: "The Idempotency-Key was used with another request.",
     429: "Too many requests.",
     500: "An unexpected error.",
+    502: "The provider's answer is lost, or it said no.",
     503: "Nothing was changed; try again later.",
 }
 _REF: Final = "#/components/schemas/{name}"
 
 
-def document(operations: Iterable[Operation], *, version: str, url: str) -> dict[str, Any]:
+class Nothing:
+    """Stands for an answer without a body."""
+
+
+def document(
+    operations: Iterable[Operation], *, version: str, url: str, events: Sequence[str] = ()
+) -> dict[str, Any]:
+    """`events`: the types that webhook endpoints are sent."""
     listed = list(operations)
-    models: set[Any] = {schemas.ErrorOut, schemas.Callback}
+    models: set[Any] = {schemas.Callback, schemas_v1.EventV1}
     for one in listed:
-        models |= {*one.replies.values(), *([one.body] if one.body else ())}
+        models |= {*one.replies.values(), *([one.body] if one.body else ()), one.dialect.model}
+    models -= {Nothing, str}
     kinds = sorted(models, key=lambda one: str(one.__name__))
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     _exact_numbers(components)
@@ -49,7 +58,7 @@ def document(operations: Iterable[Operation], *, version: str, url: str) -> dict
         },
         "servers": [{"url": url}],
         "paths": paths,
-        "webhooks": _webhooks(),
+        "webhooks": _webhooks(events),
         "components": {
             "schemas": components,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
@@ -62,7 +71,7 @@ def _operation(one: Operation, number: int) -> dict[str, Any]:
         "operationId": one.name if number == 0 else f"{one.name}_{number + 1}",
         "summary": one.summary,
         "tags": [one.tag],
-        "responses": {str(status): _reply(model) for status, model in one.replies.items()},
+        "responses": {str(status): _reply(model, one.media) for status, model in one.replies.items()},
         "parameters": [*_path_parameters(one.paths[number]), *_query_parameters(one)],
     }
     if one.auth:
@@ -70,9 +79,12 @@ def _operation(one: Operation, number: int) -> dict[str, Any]:
     if one.idempotent:
         made["parameters"].append(_IDEMPOTENCY)
     if one.body is not None:
-        made["requestBody"] = {"required": True, "content": _json(one.body)}
+        made["requestBody"] = {"required": not one.bare, "content": _json(one.body)}
+        if one.example is not None:
+            made["requestBody"]["content"]["application/json"]["example"] = one.example
+    error = _json(one.dialect.model, one.dialect.content_type)
     for status in sorted({*one.errors, 500}):
-        made["responses"][str(status)] = {"description": _WORDS[status], "content": _json(schemas.ErrorOut)}
+        made["responses"][str(status)] = {"description": _WORDS[status], "content": error}
     return made
 
 
@@ -94,17 +106,28 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 def _query_parameters(one: Operation) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
-        for name, text in one.query.items()
+        {"name": name, "in": "query", "required": False, **_described(said)}
+        for name, said in one.query.items()
     ]
 
 
-def _json(model: type[Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(name=model.__name__)}}}
+def _described(said: str | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(said, str):
+        return {"description": said, "schema": {"type": "string"}}
+    schema = dict(said)
+    return {"description": schema.pop("description", ""), "schema": schema}
 
 
-def _reply(model: type[Any]) -> dict[str, Any]:
-    return {"description": "Done.", "content": _json(model)}
+def _json(model: type[Any], media: str = "application/json") -> dict[str, Any]:
+    return {media: {"schema": {"$ref": _REF.format(name=model.__name__)}}}
+
+
+def _reply(model: type[Any], media: str) -> dict[str, Any]:
+    if model is Nothing:
+        return {"description": "Done."}
+    if model is str:
+        return {"description": "Done.", "content": {media: {"schema": {"type": "string"}}}}
+    return {"description": "Done.", "content": _json(model, media)}
 
 
 def _exact_numbers(components: dict[str, Any]) -> None:
@@ -115,22 +138,31 @@ def _exact_numbers(components: dict[str, Any]) -> None:
                 schema["properties"][name] = {"type": "number"}
 
 
-def _webhooks() -> dict[str, Any]:
+def _webhooks(events: Sequence[str]) -> dict[str, Any]:
     headers = [
         {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
         for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
     ]
-    return {
-        "callback": {
-            "post": {
-                "summary": "What a callback_url is sent, signed by Standard Webhooks",
-                "operationId": "callback",
-                "tags": ["Callbacks"],
-                "parameters": headers,
-                "requestBody": {"required": True, "content": _json(schemas.Callback)},
-                "responses": {
-                    "2XX": {"description": "Received. Anything else is tried again for about three days."}
-                },
-            }
-        }
+    responses = {
+        "2XX": {"description": "Received."},
+        "410": {"description": "Not wanted any more: a webhook endpoint is switched off."},
+        "default": {"description": "Anything else is tried again for about three days."},
     }
+
+    def sent(name: str, summary: str, tag: str, model: type[Any]) -> dict[str, Any]:
+        told = {"parameters": headers, "requestBody": {"required": True, "content": _json(model)}}
+        return {
+            "post": {"summary": summary, "operationId": name, "tags": [tag], **told, "responses": responses}
+        }
+
+    made = {
+        kind: sent(
+            f"webhook_{kind.replace('.', '_')}",
+            f"`{kind}`, as webhook endpoints are sent it, signed by Standard Webhooks",
+            "Events",
+            schemas_v1.EventV1,
+        )
+        for kind in events
+    }
+    said = "What a callback_url is sent, signed by Standard Webhooks"
+    return {"callback": sent("callback", said, "Callbacks", schemas.Callback), **made}

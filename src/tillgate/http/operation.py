@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
@@ -69,7 +69,10 @@ class NoToken(Unauthorized):
 
 
 class Dialect(Protocol):
-    """How errors are said."""
+    """How errors are said. `model` and `content_type` describe what `error` gives."""
+
+    model: type[Any]
+    content_type: str
 
     def error(self, error: TillgateError, request_id: str, operation: Operation) -> tuple[int, bytes, str]:
         """Status, body, content type."""
@@ -108,6 +111,7 @@ class Answer:
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = b"application/json"
+    pieces: AsyncIterator[bytes] | None = None  # instead of `body`: sent as they come
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -128,7 +132,11 @@ class Operation:
     body: type[Any] | None = None
     auth: bool = True
     idempotent: bool = False  # takes an Idempotency-Key
-    query: Mapping[str, str] = field(default_factory=dict)  # name → description
+    query: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+    """Name → description, or → a JSON schema with one."""
+    shows_secret: bool = False  # its answer is kept sealed
+    bare: bool = False  # the body may be left out
+    media: str = "application/json"  # of what is answered
     tag: str = ""
     example: Mapping[str, Any] | None = None
 
@@ -153,6 +161,8 @@ class Bound:
         request_id = named(headers.get(b"x-request-id", b""))
         try:
             answer = await self._answer(scope, receive, headers)
+            if answer.pieces is not None:
+                return await self._stream(answer, request_id, send)
             status, body, extra, kind = answer.status, answer.body, answer.headers, answer.content_type
         except TillgateError as error:
             status, body, extra, kind = self._refused(error, request_id.decode())
@@ -170,6 +180,20 @@ class Bound:
         ]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, answer: Answer, request_id: bytes, send: Send) -> None:
+        """A failure on the way cuts the connection, so that half an answer is not taken for a whole one."""
+        assert answer.pieces is not None
+        raw = [
+            (b"content-type", answer.content_type),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", request_id),
+            *answer.headers,
+        ]
+        await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+        async for piece in answer.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     def _refused(
         self, error: TillgateError, request_id: str
@@ -197,7 +221,9 @@ class Bound:
         body = None
         if self._decoder is not None:
             kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-            if kind != b"application/json" and not kind.endswith(b"+json"):
+            if operation.bare and not raw:
+                raw = b"{}"
+            elif kind != b"application/json" and not kind.endswith(b"+json"):
                 raise UnsupportedMediaType()
             body = self._decode(raw)
         key = None
@@ -259,7 +285,10 @@ class Bound:
             )
         about = f"{self._operation.name}:{scope.get('path_params', {})}"
         content = msgspec.json.encode(body).decode()
-        return Key(digest("key", merchant.id, text), digest(about, content), min(self._operation.replies))
+        replies = self._operation.replies
+        sealer = self._web.runtime.directory.sealer if self._operation.shows_secret else None
+        first = 201 if 201 in replies else min(replies)
+        return Key(digest("key", merchant.id, text), digest(about, content), first, sealer)
 
 
 def named(given: bytes) -> bytes:
