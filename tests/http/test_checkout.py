@@ -127,19 +127,28 @@ async def test_payme_is_invited_to_by_its_own_link(checkout: CheckoutHub) -> Non
         assert 'href="https://test.paycom.uz/' in page
 
 
-@pytest.mark.parametrize("facts", [[Paid(15_000_000, "IDR")], [Closed("expired")], [Closed("failed")]])
-async def test_what_cannot_be_paid_any_more_has_no_code(
-    checkout: CheckoutHub, facts: list[Paid | Closed]
+@pytest.mark.parametrize(
+    ("facts", "green"),
+    [
+        ([Paid(15_000_000, "IDR")], True),
+        ([Paid(15_000_000, "IDR"), Refunded(5_000_000)], True),
+        ([Paid(15_000_000, "IDR"), Refunded(15_000_000)], False),  # nobody hands out goods for this one
+        ([Paid(14_000_000, "IDR")], False),
+        ([Closed("expired")], False),
+        ([Closed("failed")], False),
+    ],
+)
+async def test_what_cannot_be_paid_any_more_has_a_sign_and_no_code(
+    checkout: CheckoutHub, facts: list[Paid | Closed | Refunded], green: bool
 ) -> None:
     payment = await checkout.open("code")
     await checkout.tell(payment, *facts)
     async with checkout.web.get(checkout.at(payment)) as answer:
         body = await answer.read()
         assert (answer.status, body[:8], answer.headers["cache-control"]) == (200, PNG, "no-store")
-        assert len(body) > 1000
         assert struct.unpack(">II", body[16:24]) == (512, 512)  # the drawn sign, not a code
     async with checkout.web.get(checkout.at(payment, ".svg")) as answer:
-        assert "<path" in await answer.text()
+        assert ("#0a6b45" in await answer.text()) == green
 
 
 async def test_a_code_whose_time_is_over_is_withheld_before_the_hub_has_closed_it(

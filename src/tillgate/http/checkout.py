@@ -60,10 +60,6 @@ _PICTURE: Final = {
     "vary": "accept, accept-language, sec-fetch-dest",
 }
 _TYPES: Final[dict[Kind, str]] = {"png": "image/png", "svg": "image/svg+xml"}
-_STANDING_FOR: Final[dict[views.Tone, str]] = {
-    "open": "waiting", "wait": "waiting", "good": "paid", "back": "paid", "bad": "closed"
-}  # fmt: skip
-"""The picture that says how a payment stands once there is no code to scan."""
 
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
@@ -209,7 +205,7 @@ class Checkout:
         seen = await self._seen(request)
         body = await self._code(seen.view, kind)
         if body is None:
-            body = self.assets.body(f"{_STANDING_FOR[seen.view.tone]}.{kind}")
+            body = self.assets.body(f"{_sign(seen.view)}.{kind}")
         name = f'inline; filename="{seen.payment.id}.{kind}"'
         return Response(body, headers={**_PICTURE, "content-disposition": name}, media_type=_TYPES[kind])
 
@@ -255,6 +251,15 @@ def _accepted(header: str) -> dict[str, float]:
 
 def _language(request: Request) -> str:
     return choose_language(request.query_params.get("lang"), request.headers.get("accept-language"))
+
+
+def _sign(view: views.View) -> str:
+    """The picture that says how a payment stands where there is no code to scan.
+
+    A tick only where the merchant has the money: a cashier may hand out goods by it."""
+    if view.state in ("paid", "partially_refunded"):
+        return "paid"
+    return "waiting" if view.live else "closed"
 
 
 def _is_last(payment: Payment) -> bool:
