@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tillgate.hub.accounts import Accounts
 from tillgate.hub.endpoints import Endpoints
 from tillgate.hub.keys import Key
 from tillgate.hub.kit import Kit
@@ -27,7 +28,10 @@ class Hub:
         self.refund = refunding.refund
         self.cancel = upkeep.cancel
         self.resolve = upkeep.resolve
+        self.cancel_once = upkeep.cancel_once
+        self.resolve_once = upkeep.resolve_once
         self.due_work = upkeep.kinds
+        self.accounts = Accounts(kit)
         self.standing = Standing(kit)
         self.endpoints = Endpoints(kit)
         self.resending = Resending(kit)

@@ -6,11 +6,15 @@ payment is what tells how the request ended when its process did not live to say
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from tillgate.domain.errors import IdempotencyMismatch, InFlight
-from tillgate.store.book import Plan, Remembered
+from tillgate.store.book import Command, Needs, Plan, Remembered
 from tillgate.store.sealing import Sealer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +64,52 @@ def recall(plan: Plan, key: Key | None) -> Remembered | None:
 def stored(known: Remembered) -> tuple[int, bytes]:
     """Status and body, as they were first answered."""
     return known.status or 200, known.body or b""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """What a command brought; or, to a repeat, the first answer."""
+
+    result: T | None
+    stored: tuple[int, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed(Generic[T]):
+    """A command whose answer is kept under a key, in its own commit. A repeat decides nothing."""
+
+    command: Command[T]
+    key: Key | None
+    render: Callable[[T], bytes]
+
+    @property
+    def merchant_id(self) -> str:
+        return self.command.merchant_id
+
+    def needs(self) -> Needs:
+        needs = self.command.needs()
+        return needs if self.key is None else replace(needs, idempotency=(self.key.digest,))
+
+    def decide(self, plan: Plan) -> Kept[T]:
+        known = recall(plan, self.key)
+        if known is not None:
+            return Kept(None, stored(known))
+        result = self.command.decide(plan)
+        if self.key is not None:
+            plan.answers.append(remembered(self.key, None, self.render(result), plan.now))
+        return Kept(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Recalls:
+    """Only look whether there is an answer; before something is called that a repeat must not call."""
+
+    merchant_id: str
+    key: Key
+
+    def needs(self) -> Needs:
+        return Needs(idempotency=(self.key.digest,))
+
+    def decide(self, plan: Plan) -> tuple[int, bytes] | None:
+        known = recall(plan, self.key)
+        return None if known is None else stored(known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tillgate.domain import dialogue, ledger
 from tillgate.domain.dialogue import Tell
@@ -21,6 +21,7 @@ from tillgate.domain.payment import (
     close,
     derived,
 )
+from tillgate.hub.keys import Kept, Key, Keyed, Recalls
 from tillgate.hub.kit import Kit, found_nothing, targets
 from tillgate.hub.listening import Listening
 from tillgate.hub.moves import event_kind, move
@@ -28,6 +29,8 @@ from tillgate.hub.refunding import Refunding, patience_ms
 from tillgate.spi import Cancels, Looks
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
+
+RenderPayment: TypeAlias = Callable[[Payment], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +221,7 @@ class Upkeep:
         self, merchant: Merchant, payment_id: str, reason: str = "cancelled by the merchant"
     ) -> Payment:
         """Raises `NotFound`, `NotAllowed` once it is paid, `Unsure` where the provider did not answer."""
-        payment = await self._kit.reads.payment(payment_id)
-        if payment is None or payment.merchant_id != merchant.id:
-            raise NotFound("Payment not found")
-        attempt = await self._kit.reads.live_attempt(payment.id)
-        if attempt is not None:
-            await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
+        await self._let_go(merchant, payment_id)
         return await self._kit.journal.submit(
             Closes(merchant, payment_id, "cancelled", reason, now_due=False)
         )
@@ -233,6 +231,30 @@ class Upkeep:
     ) -> Payment:
         """An operator's decision. Raises `NotFound` or `NotAllowed`."""
         return await self._kit.journal.submit(Resolves(merchant, payment_id, outcome, reason))
+
+    async def cancel_once(
+        self, merchant: Merchant, payment_id: str, reason: str, key: Key, render: RenderPayment
+    ) -> Kept[Payment]:
+        """`cancel`, with its answer kept. A repeat calls nobody."""
+        answer = await self._kit.journal.submit(Recalls(merchant.id, key))
+        if answer is not None:
+            return Kept(None, answer)
+        await self._let_go(merchant, payment_id)
+        closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False)
+        return await self._kit.journal.submit(Keyed(closes, key, render))
+
+    async def resolve_once(
+        self,
+        merchant: Merchant,
+        payment_id: str,
+        outcome: Literal["accept", "paid", "failed"],
+        reason: str,
+        key: Key,
+        render: RenderPayment,
+    ) -> Kept[Payment]:
+        """`resolve`, with its answer kept."""
+        resolves = Resolves(merchant, payment_id, outcome, reason)
+        return await self._kit.journal.submit(Keyed(resolves, key, render))
 
     # --- due work: each is safe to run twice, and to be cut off anywhere ---
 
@@ -302,6 +324,15 @@ class Upkeep:
             await self._refunding.look(*found, tries)
 
     # --- helpers ---
+
+    async def _let_go(self, merchant: Merchant, payment_id: str) -> None:
+        """Withdraw a merchant's payment at its provider, before it is cancelled here."""
+        payment = await self._kit.reads.payment(payment_id)
+        if payment is None or payment.merchant_id != merchant.id:
+            raise NotFound("Payment not found")
+        attempt = await self._kit.reads.live_attempt(payment.id)
+        if attempt is not None:
+            await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
 
     async def _withdraw_at_provider(
         self, merchant: Merchant, payment: Payment, attempt: Attempt, why: Closing
