@@ -85,10 +85,10 @@ class Evidence:
     def _owns(self, connection: Connection, terminal: Terminal, payment: Payment) -> bool:
         if payment.connection == connection.number:
             return True
-        if terminal.nameless:
-            # A terminal that never says who it is, back on a new connection: only it was told the payment's
-            # id.
-            return payment.terminal.startswith(NAMELESS) and not self._terminals.is_open(payment.connection)
+        if payment.terminal.startswith(NAMELESS):
+            # It was cut off before it said who it is. Back on a new connection, it is known by the shared
+            # secret and by the payment's id, which nobody can guess and nobody else was told.
+            return terminal.learned and not self._terminals.is_open(payment.connection)
         return payment.terminal == terminal.pos_id
 
     async def _set_aside(

@@ -107,15 +107,17 @@ class Journal:
         self._waiting: list[tuple[Sequence[Row], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kiosk-journal")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _only_one(path.with_name(path.name + ".lock"))
-            self._writer = _open(path)
-            _migrate(self._writer)
-            self._reader = _open(path)
-            self._reader.execute("PRAGMA query_only = ON")
-        except (OSError, sqlite3.Error) as error:
-            raise JournalUnavailable(f"cannot use the journal {path.name}: {error}") from error
+        with contextlib.ExitStack() as opened:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                opened.callback(_only_one(path.with_name(path.name + ".lock")).close)
+                self._writer = opened.enter_context(contextlib.closing(_open(path)))
+                _migrate(self._writer)
+                self._reader = opened.enter_context(contextlib.closing(_open(path)))
+                self._reader.execute("PRAGMA query_only = ON")
+            except (OSError, sqlite3.Error) as error:
+                raise JournalUnavailable(f"cannot use the journal {path.name}: {error}") from error
+            self._opened = opened.pop_all()
 
     async def write(self, rows: Sequence[Row]) -> None:
         """Keep these rows, all or none; they are on the disk when this returns. Raises JournalUnavailable."""
@@ -129,10 +131,12 @@ class Journal:
         """Write what waits and let go of the file."""
         if self._flushing is not None:
             await self._flushing
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the file; nothing may be waiting to be written."""
         self._thread.shutdown()
-        for connection in (self._reader, self._writer):
-            connection.close()
-        self._lock.close()
+        self._opened.close()
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()

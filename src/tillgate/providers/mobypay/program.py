@@ -23,6 +23,7 @@ async def run_kiosk(
     Raises a KioskRefusal or OSError when the kiosk cannot start.
     """
     screen: Screen = JsonScreen() if as_json else PlainScreen()
+    began = False
     server = KioskServer(config)
     try:
         await server.start()
@@ -35,6 +36,7 @@ async def run_kiosk(
             _window(menu and not as_json and sys.stdin.isatty()),
         ):
             server.kiosk.steps.watchers.add(screen.notice)
+            began = True
             screen.line(f"Kiosk {config.kiosk_id} is listening on {config.host}:{server.port}")
             screen.event("listening", host=config.host, port=server.port, control_port=control_port)
             if control_port is not None:
@@ -45,8 +47,9 @@ async def run_kiosk(
             await _first_of(work)
     finally:
         await server.stop()
-        screen.line("Stopped.")
-        screen.event("stopped")
+        if began:
+            screen.line("Stopped.")
+            screen.event("stopped")
 
 
 async def run_terminal(terminal: Any, *, web_port: int | None, shell: bool, as_json: bool = False) -> None:

@@ -77,8 +77,13 @@ class KioskServer:
         check_config(config)
         self.config = config
         self.refused_frames: Counter[str] = Counter()
+        self._tls = _tls_context(config.tls) if config.tls else None
         self.journal = Journal(config.journal)
-        self.enrolment = Enrolment(config, self.journal, vault_for(config.journal), epoch_ms)
+        try:
+            self.enrolment = Enrolment(config, self.journal, vault_for(config.journal), epoch_ms)
+        except BaseException:
+            self.journal.let_go()
+            raise
         self.terminals = self.enrolment.terminals
         self.kiosk = Kiosk(config, self.journal, self.terminals)
         self.port: int | None = None
@@ -86,7 +91,6 @@ class KioskServer:
         self._connections: dict[int, TcpConnection] = {}
         self._handlers: set[asyncio.Task[None]] = set()
         self._per_address: Counter[str] = Counter()
-        self._tls = _tls_context(config.tls) if config.tls else None
         # Numbers name connections in the journal, so they must not repeat after a restart.
         self._numbers = itertools.count(epoch_ms())
 

@@ -12,7 +12,7 @@ from tillgate.providers.mobypay.messages import PaymentMode
 from tillgate.providers.mobypay.server import KioskServer
 from tillgate.providers.mobypay.tests import oracle
 
-QUICK = Timers(ack_s=0.4, result_s=1.2, plan_s=0.8, cancel_s=0.4, grace_s=0.3)
+QUICK = Timers(ack_s=0.4, result_s=0.9, plan_s=0.8, cancel_s=0.4, grace_s=0.3)
 
 
 class RawTerminal:
