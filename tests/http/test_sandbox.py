@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import secrets
 import time
@@ -258,7 +259,7 @@ async def test_a_refund_that_succeeds_in_silence_is_found(served: Served, shop: 
     await told(ear, payment_id, "payment.success", "refund.success")
 
 
-# --- where the sandbox is ------------------------------------------------------------------------------------
+# --- where the sandbox is -----------------------------------------------------------------------------------
 
 
 async def test_the_bank_s_door_takes_only_signed_notices(served: Served, shop: Client) -> None:
@@ -273,6 +274,6 @@ async def test_the_bank_s_door_takes_only_signed_notices(served: Served, shop: C
     for name in ("acc_0", "%00", "x" * 3000, "%ff"):
         answer = await shop.ask("POST", f"/in/{name}", notice)
         assert (answer.status, answer.json) == (404, {"error": "not_found"})
-    answer = await shop.ask("POST", f"/in/{account_id}", raw=b"x" * 1_100_000)
+    answer = await shop.ask("POST", f"/in/{account_id}", raw=io.BytesIO(b"x" * 1_100_000))
     assert answer.status == 413
     assert (await shop.status(payment_id))["status"] == "pending"
