@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.till import Clock, Till
+from support.till import Till
 from tillgate.store.directory import Merchant
 
 
@@ -12,8 +12,11 @@ async def test_a_payment_is_opened_paid_and_told(till: Till, shop: Merchant) -> 
     await till.pay(shop, opened, "evt-1")
     payment = await till.kit.reads.payment(opened.payment.id)
     assert payment.status == "paid"
-    assert dict((a, m) for a, _, m in await till.kit.reads.balances(shop.id)) == {
-        "memo:open": 0, "memo:due": 0, "merchant": 10_000, f"provider:{opened.payment.account_id}": -10_000,
+    assert {name: amount for name, _, amount in await till.kit.reads.balances(shop.id)} == {
+        "memo:open": 0,
+        "memo:due": 0,
+        "merchant": 10_000,
+        f"provider:{opened.payment.account_id}": -10_000,
     }
     await till.worker.drain()
     assert len(till.sink.got) == 1

@@ -112,6 +112,21 @@ class PostgresDatabase:
         except _AWAY as error:
             raise Unavailable() from error
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[_Tx]:
+        settings = {"application_name": "tillgate", "default_transaction_read_only": "on"}
+        try:
+            connection = await asyncpg.connect(self._url, timeout=_WAIT_S, server_settings=settings)
+        except _AWAY as error:
+            raise Unavailable("the database cannot be reached") from error
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                yield _Tx(connection)
+        except _AWAY as error:
+            raise Unavailable() from error
+        finally:
+            connection.terminate()
+
 
 class _Tx:
     __slots__ = ("_connection",)

@@ -127,6 +127,17 @@ class SqliteDatabase:
                 connection.close()
             raise _translated(error) from error
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[_Tx]:
+        connection = self._connect(read_only=True)
+        # Whoever looks for damage must be able to read it.
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        try:
+            connection.execute("BEGIN")
+            yield _Tx(connection)
+        finally:
+            connection.close()
+
 
 async def _begin(connection: sqlite3.Connection) -> None:
     ends = monotonic() + _WAIT_S
