@@ -24,7 +24,7 @@ COMMITTED = Path(__file__).parent / "instructions.json"
 TOLERANCE = 0.03
 BOUND = 600_000
 WAVE = 32
-_FEW, _MANY = 96, 256  # whole waves of 32, so that both runs end on a full batch
+_FEW, _MANY = 96, 2016  # whole waves of 32, so that both runs end on a full batch
 _TIMEOUT_S = 900
 
 

@@ -96,8 +96,12 @@ def hub(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
     from tillgate.http.app import create_app
 
     from tillgate.settings import load
+    from tillgate.store import directory as directory_module
 
-    app = create_app(load())
+    # Under valgrind a second holds fifty times fewer creates: what is remembered for a while must not expire
+    # that much more often than it does in life.
+    directory_module._FRESH_S = 3600.0
+    app = create_app(load(), worker=False)  # its idle rounds are not part of a create
 
     async def token() -> str:
         keys = {

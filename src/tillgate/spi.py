@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, runtime
 from tillgate.domain.dialogue import Ask, Hint, Noise, Record, Tell
 from tillgate.domain.errors import Refusal
 from tillgate.domain.money import Money
+from tillgate.domain.record import record
 
 # --- the wire -----------------------------------------------------------------------------------------------
 
@@ -64,7 +65,7 @@ Send: TypeAlias = Callable[[HttpCall], Awaitable[HttpReply]]
 # --- what a connector is given and gives --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Order:
     """One attempt, as a connector sees it. `operation_id` is ours, stored before the call, never reused."""
 
@@ -82,7 +83,7 @@ class Order:
     return_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundOrder:
     """One refund, as a connector sees it."""
 
@@ -93,7 +94,7 @@ class RefundOrder:
     external_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """The provider has the attempt; `show` is what the payer needs."""
 
@@ -102,7 +103,7 @@ class Started:
     expires_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Show:
     """What the payer is shown: any of a QR text, a page, an app link, an account to pay."""
 
@@ -112,7 +113,7 @@ class Show:
     account: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Heard:
     """A verified message: what it says in our words, and what its answer must echo."""
 
@@ -120,7 +121,7 @@ class Heard:
     echo: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Channel:
     """What the payer chooses: data, not code."""
 
@@ -131,7 +132,7 @@ class Channel:
     max_minor: int = 10**13
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundRules:
     """What this provider can give back through a channel."""
 

@@ -10,15 +10,15 @@ Accounts of one merchant, all per currency; a balance is what came in less what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from tillgate.domain.payment import Paid, Payment
+from tillgate.domain.record import record
 
 Kind: TypeAlias = Literal["memo", "payment", "tip", "fee", "refund", "reversal", "hold"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Posting:
     kind: Kind
     source: str

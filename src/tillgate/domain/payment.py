@@ -7,10 +7,11 @@ everywhere, because a payment may be refused before money moves but never after.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
 from tillgate.domain.errors import OutOfOrder, RefundNotAllowed
+from tillgate.domain.record import record, row
 
 Phase: TypeAlias = Literal["created", "pending", "unsure", "paid", "closed"]
 """created: stored, the provider not known to have it · pending: the provider holds it, unpaid ·
@@ -24,7 +25,7 @@ Hold: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row
 class Payment:
     """What a merchant wants to collect for an `order_id`; totals are sums over its attempts."""
 
@@ -62,7 +63,7 @@ class Payment:
         return self.paid_minor - self.reversed_minor - self.refunded_minor - self.refunding_minor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row
 class Attempt:
     """One try to collect a payment through a provider. Its id is the operation id the provider is given."""
 
@@ -94,7 +95,7 @@ class Attempt:
     version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row
 class Refund:
     """Money going back, partial or whole, through the attempt that brought it."""
 
@@ -113,7 +114,7 @@ class Refund:
     version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row
 class StandingOrder:
     """A payable with no fixed amount that may be paid many times; every success is a payment of its own."""
 
@@ -136,7 +137,7 @@ class StandingOrder:
 # --- what happens to an attempt ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Accepted:
     """The provider has it. `show` is the JSON of what the payer is shown."""
 
@@ -145,18 +146,18 @@ class Accepted:
     expires_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AnswerLost:
     """We sent the request and lost the answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Closed:
     why: Closing
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Paid:
     """Cumulative totals, so that a repeat moves nothing. `tip_minor` is not part of `total_minor`."""
 
@@ -169,14 +170,14 @@ class Paid:
     at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refunded:
     """The provider gave money back; the total includes what we asked for ourselves."""
 
     total_minor: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reversed:
     """The provider took money back without our asking: auto-reversal, chargeback."""
 
@@ -305,22 +306,22 @@ def _status(payment: Payment) -> Status:
 # --- what happens to a refund ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundAccepted:
     external_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundAnswerLost:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundSucceeded:
     external_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundFailed:
     failure: str
 

@@ -16,6 +16,7 @@ from tillgate.domain.errors import (
     Unsure,
 )
 from tillgate.domain.payment import Accepted, AnswerLost, Attempt, Closed, Fact, Payment, follow
+from tillgate.domain.record import record
 from tillgate.hub.keys import Key, known_answer, remembered, stored
 from tillgate.hub.kit import Invite, Kit, log, order_key, shown, targets
 from tillgate.hub.moves import event_kind, move
@@ -27,7 +28,7 @@ from tillgate.store.ids import new_id
 LOOK_AFTER_START_MS: Final = 60_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Intent:
     """What a merchant asks to collect."""
 
@@ -41,7 +42,7 @@ class Intent:
     ttl_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Opened:
     payment: Payment
     attempt: Attempt | None
@@ -52,7 +53,7 @@ class Opened:
 Render = Callable[[Payment, Attempt | None], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Open:
     """The payment and its first attempt, or a new attempt for a payment that failed."""
 
@@ -126,7 +127,7 @@ class Open:
     def _begin(self, plan: Plan, known: Payment | None, payment: Payment) -> Opened:
         attempt = self._attempt(payment, plan.now)
         after = payment if known is None else replace(payment, closed=None, status="pending")
-        if attempt is not None:
+        if attempt is not None and (known is not None or attempt.phase != "pending"):
             after = follow(after, None, attempt)
         saved = plan.save(known, after)
         if attempt is not None:
@@ -154,7 +155,9 @@ class Open:
         return self.render(opened.payment, opened.attempt)
 
     def _new(self) -> Payment:
+        """The payment as it is most often: its payer is invited at once."""
         intent = self.intent
+        invited = self.invite is not None or self.starts
         return Payment(
             id=self.payment_id,
             merchant_id=self.merchant.id,
@@ -175,8 +178,8 @@ class Open:
             refunding_minor=0,
             refunded_minor=0,
             reversed_minor=0,
-            live_attempt_id=None,
-            live_phase=None,
+            live_attempt_id=self.attempt_id if invited else None,
+            live_phase="pending" if invited else None,
             paid_with=None,
             callback_url=intent.callback_url,
             metadata=intent.metadata,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -17,9 +18,10 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from tillgate.domain.ledger import Posting
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
+from tillgate.domain.record import record
 from tillgate.store import tables
 from tillgate.store.ids import event_id, new_id
-from tillgate.store.statements import Row
+from tillgate.store.statements import Row, columns
 
 Record: TypeAlias = Payment | Attempt | Refund | StandingOrder
 RecordT = TypeVar("RecordT", Payment, Attempt, Refund, StandingOrder)
@@ -34,23 +36,28 @@ TABLE_OF: Final[dict[type, Table]] = {
 _FLAGS: Final = frozenset({"late", "asked"})
 
 
+_NAMES: Final[dict[type, tuple[str, ...]]] = {kind: columns(table) for kind, table in TABLE_OF.items()}
+_READ: Final = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+
+
 def row_of(record: Record) -> Row:
-    return [getattr(record, name) for name in record.__slots__]
+    found: Row = _READ[type(record)](record)
+    return found
 
 
 def record_of(kind: type[RecordT], row: Row) -> RecordT:
     """A row in table order as the record it came from (SQLite keeps a boolean as 0 or 1)."""
-    values = dict(zip(kind.__slots__, row, strict=True))
+    values = dict(zip(_NAMES[kind], row, strict=True))
     for flag in _FLAGS & values.keys():
         values[flag] = bool(values[flag])
     return kind(**values)
 
 
-for _kind, _table in TABLE_OF.items():
-    assert [one.name for one in fields(_kind)] == [column.name for column in _table.columns], _table.name
+for _kind, _names in _NAMES.items():
+    assert tuple(one.name for one in fields(_kind)) == _names, _kind
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Needs:
     """What a command must see before it decides, by key."""
 
@@ -74,7 +81,7 @@ class Command(Protocol[T]):
         """Read facts from `plan`, write changes to it. Whatever is raised, nothing of it is kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """Where an event is delivered."""
 
@@ -82,7 +89,7 @@ class Target:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Remembered:
     """The stored answer to a request with an `Idempotency-Key`; `status` is None while it is in flight."""
 
@@ -103,7 +110,7 @@ class Change:
     guarded: bool = False  # it returns rows, and must have found one: else `Taken`
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Draft:
     type: str
     subject: str
@@ -156,9 +163,9 @@ class Book:
                 pass
 
     def merge(self, merchant_id: str, plan: Plan) -> None:
-        for record_id, (version, record) in plan.saved.items():
+        for record_id, (version, saved) in plan.saved.items():
             self.before.setdefault(record_id, version)
-            self.load(record)
+            self.load(saved)
         for draft in plan.drafts:
             self._append(merchant_id, draft)
         self.due.update(plan.due)
