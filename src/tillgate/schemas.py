@@ -7,9 +7,10 @@ Replies and callbacks are the same models. What the document does not name is ad
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
@@ -49,6 +50,40 @@ def number(amount_minor: int, currency: str) -> msgspec.Raw:
     return msgspec.Raw((text if fraction.strip("0") else whole).encode())
 
 
+def _described(**json_schema: Any) -> Meta:
+    """What the OpenAPI document says of a field; the rule itself is where the field is checked."""
+    return Meta(extra_json_schema=json_schema)
+
+
+Time = Annotated[str, _described(format="date-time", examples=["2026-11-21T09:45:00Z"])]
+Url = Annotated[str, _described(format="uri")]
+StatusWord = Annotated[str, _described(enum=["pending", "success", "failed"])]
+RefundWord = Annotated[str, _described(enum=["processing", "success", "failed"])]
+WholeAmount = Annotated[
+    int, _described(minimum=1, maximum=10**12, description="In whole units: 150000 is Rp150.000.")
+]
+CallbackType = Annotated[
+    str,
+    _described(
+        enum=[
+            "payment.success", "payment.failed", "payment.expired", "payment.cancelled",
+            "refund.success", "refund.failed",
+        ]
+    ),
+]  # fmt: skip
+CurrencyCode = Annotated[str, _described(pattern="^[A-Z]{3}$", examples=["IDR"])]
+StatusDetail = Annotated[
+    str,
+    _described(
+        description="What is behind `status`.",
+        enum=[
+            "pending", "unsure", "review", "paid", "paid_late", "partially_refunded", "refunded", "reversed",
+            "failed", "expired", "cancelled",
+        ],
+    ),
+]  # fmt: skip
+
+
 # --- the document's dialect ---------------------------------------------------------------------------------
 
 
@@ -80,55 +115,55 @@ class WalletsOut(msgspec.Struct, kw_only=True):
 
 
 class PaymentIn(msgspec.Struct):
-    wallet_id: str
-    amount: int
-    currency: str
-    order_id: str
-    callback_url: str | None = None
+    wallet_id: Annotated[str, _described(minLength=1, maxLength=64, examples=["gopay"])]
+    amount: WholeAmount
+    currency: CurrencyCode
+    order_id: Annotated[str, _described(minLength=1, maxLength=255, examples=["ORD-1"])]
+    callback_url: Annotated[str, _described(format="uri", maxLength=2048)] | None = None
 
 
 class PaymentCreated(msgspec.Struct, omit_defaults=True):
     payment_id: str
-    status: str
-    qr_url: str
-    expires_at: str
+    status: StatusWord
+    qr_url: Url
+    expires_at: Time
     qr_string: str | None = None
-    status_detail: str | None = None
+    status_detail: StatusDetail | None = None
 
 
 class PaymentStatus(msgspec.Struct):
     payment_id: str
     order_id: str
-    status: str
+    status: StatusWord
     amount: msgspec.Raw
-    currency: str
+    currency: CurrencyCode
     wallet_id: str
-    paid_at: str | None
-    status_detail: str
+    paid_at: Time | None
+    status_detail: StatusDetail
     refunded_amount: msgspec.Raw
     paid_with: str | None
-    expires_at: str | None
+    expires_at: Time | None
 
 
 class RefundIn(msgspec.Struct):
-    amount: int
-    reason: str
+    amount: WholeAmount
+    reason: Annotated[str, _described(minLength=1, maxLength=500, examples=["returned goods"])]
 
 
 class RefundOut(msgspec.Struct):
     refund_id: str
     payment_id: str
-    status: str
+    status: RefundWord
     amount: msgspec.Raw
 
 
 class RefundRow(msgspec.Struct):
     refund_id: str
     payment_id: str
-    status: str
+    status: RefundWord
     amount: msgspec.Raw
     reason: str
-    created_at: str | None
+    created_at: Time | None
     failure: str | None
 
 
@@ -149,19 +184,19 @@ class ErrorOut(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Callback(msgspec.Struct):
     """What a `callback_url` is sent: the status body at the top, and what happened."""
 
-    type: str
-    timestamp: str | None
+    type: CallbackType
+    timestamp: Time | None
     payment_id: str
     order_id: str
-    status: str
+    status: StatusWord
     amount: msgspec.Raw
-    currency: str
+    currency: CurrencyCode
     wallet_id: str
-    paid_at: str | None
-    status_detail: str
+    paid_at: Time | None
+    status_detail: StatusDetail
     refunded_amount: msgspec.Raw
     paid_with: str | None
-    expires_at: str | None
+    expires_at: Time | None
     refund: RefundRow | None
 
 

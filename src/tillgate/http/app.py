@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tillgate import schemas
 from tillgate.domain.errors import Misconfigured, Unavailable
-from tillgate.http import checkout, inbound, merchant, openapi, sandbox
+from tillgate.http import checkout, inbound, merchant, openapi, openapi_plain, sandbox
 from tillgate.http.limits import RateLimit
 from tillgate.http.operation import Bound, MethodNotAllowed, Operation, Web, named
 from tillgate.http.tokens import Tokens
@@ -79,7 +79,12 @@ def mount(app: Application, runtime: Runtime) -> None:
     operations = merchant.operations(dialect)
     if settings.sandbox:
         operations += sandbox.operations(dialect)
-    described = openapi.document(operations, version=version("tillgate"), url=settings.url)
+    described = openapi.document(
+        operations,
+        version=version("tillgate"),
+        url=settings.url,
+        plain=openapi_plain.paths(sandbox=settings.sandbox),
+    )
     body = msgspec.json.encode(described)
 
     async def spec(_request: Request) -> Response:

@@ -33,9 +33,14 @@ class Nothing:
 
 
 def document(
-    operations: Iterable[Operation], *, version: str, url: str, events: Sequence[str] = ()
+    operations: Iterable[Operation],
+    *,
+    version: str,
+    url: str,
+    events: Sequence[str] = (),
+    plain: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """`events`: the types that webhook endpoints are sent."""
+    """`events`: the types that webhook endpoints are sent; `plain`: path items of what is no operation."""
     listed = list(operations)
     models: set[Any] = {schemas.Callback, schemas_v1.EventV1}
     for one in listed:
@@ -57,7 +62,7 @@ def document(
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": url}],
-        "paths": paths,
+        "paths": {**paths, **(plain or {})},
         "webhooks": _webhooks(events),
         "components": {
             "schemas": components,
@@ -85,7 +90,24 @@ def _operation(one: Operation, number: int) -> dict[str, Any]:
     error = _json(one.dialect.model, one.dialect.content_type)
     for status in sorted({*one.errors, 500}):
         made["responses"][str(status)] = {"description": _WORDS[status], "content": error}
+    for status, response in made["responses"].items():
+        response["headers"] = _headers(one, status)
     return made
+
+
+def _headers(one: Operation, status: str) -> dict[str, Any]:
+    found = {"X-Request-ID": _header("The caller's own, if it is one; else a new one.", required=True)}
+    if one.idempotent and status.startswith("2"):
+        found["Idempotent-Replayed"] = _header("`true` where the answer was given before.")
+    if status == "401":
+        found["WWW-Authenticate"] = _header("RFC 6750.", required=True)
+    if status in ("429", "503"):
+        found["Retry-After"] = _header("Seconds.", required=True, kind="integer")
+    return found
+
+
+def _header(description: str, *, required: bool = False, kind: str = "string") -> dict[str, Any]:
+    return {"description": description, "required": required, "schema": {"type": kind}}
 
 
 _IDEMPOTENCY: Final = {
