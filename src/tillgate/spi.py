@@ -79,6 +79,7 @@ class Order:
     external_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     show: Mapping[str, Any] = field(default_factory=dict)
+    details: str | None = None  # JSON that the connector kept with the attempt
     notify_url: str | None = None  # `/in/{account}` as the provider can reach it
     return_url: str | None = None
 

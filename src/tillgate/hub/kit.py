@@ -219,6 +219,7 @@ class Kit:
             external_id=attempt.external_id,
             metadata=msgspec.json.decode(payment.metadata) if payment.metadata else {},
             show=msgspec.json.decode(attempt.show) if attempt.show else {},
+            details=attempt.details,
             notify_url=self.notify_url(account),
             return_url=f"{self.public_url}/pay/{payment.id}",
         )
