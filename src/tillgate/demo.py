@@ -6,7 +6,6 @@ import asyncio
 import json
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import uvicorn
 from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tillgate import webhooks
-from tillgate.domain.errors import Misconfigured, Unavailable
+from tillgate.domain.errors import Unavailable
 from tillgate.domain.money import Money
 from tillgate.http.app import create_app
+from tillgate.http.server import Server, listen
 from tillgate.logs import configure
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings, load
@@ -171,6 +170,8 @@ def scenes() -> list[Scene]:
 async def run(host: str, port: int, *, leave: bool, as_json: bool) -> bool:
     """The show. True if every payment and the books came out as they must."""
     console = Console(stderr=as_json, highlight=False)
+    if not console.is_terminal:
+        console.width = 120
     with tempfile.TemporaryDirectory(prefix="tillgate-demo-") as folder:
         async with _stage(host, port, Path(folder), console) as (runtime, shop, heard):
             played = scenes()
@@ -195,7 +196,7 @@ async def run(host: str, port: int, *, leave: bool, as_json: bool) -> bool:
 async def _stage(
     host: str, port: int, folder: Path, console: Console
 ) -> AsyncIterator[tuple[Runtime, Shop, dict[str, list[str]]]]:
-    listening = _socket(host, port)
+    listening = listen(host, port)
     sink, sink_port, heard = await _sink()
     settings = load(
         {
@@ -212,48 +213,26 @@ async def _stage(
     )
     configure("error", "auto")
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error", lifespan="on"))
-    with _signals_left_alone(server):
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        shop = Shop(settings.url, "demo", settings.bootstrap_api_secret.get_secret_value(), "")
-        shop.callback_url = f"http://127.0.0.1:{sink_port}/callback"
-        try:
-            while not server.started:
-                if serving.done():
-                    raise Misconfigured("the hub did not start")
-                await asyncio.sleep(0.02)
-            runtime: Runtime = app.state.runtime
-            sink["runtime"] = runtime
-            console.print(f"[bold]Tillgate[/] runs at {settings.url} on SQLite, with pretended wallets.\n")
-            await shop.login()
-            yield runtime, shop, heard
-        finally:
-            await shop.close()
-            server.should_exit = True
-            with suppress(asyncio.CancelledError):
-                await serving
-            await sink["runner"].cleanup()
-
-
-def _signals_left_alone(server: uvicorn.Server) -> Any:
-    """The demo ends on Ctrl-C itself; the server inside it takes no signals."""
-    server.capture_signals = _nothing  # type: ignore[method-assign, assignment]
-    return _nothing()
-
-
-class _nothing:  # noqa: N801 - a context manager that does nothing
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _socket(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server = Server(app)
+    serving = asyncio.create_task(server.serve([listening]))
+    shop = Shop(settings.url, "demo", settings.bootstrap_api_secret.get_secret_value(), "")
+    shop.callback_url = f"http://127.0.0.1:{sink_port}/callback"
     try:
-        listening.bind((host, port))
-    except OSError as error:
-        raise Misconfigured(f"cannot listen on {host}:{port} ({error.strerror}); try --port 0") from None
-    return listening
+        while not server.started:
+            if serving.done():
+                await serving  # raises why
+            await asyncio.sleep(0.02)
+        runtime: Runtime = app.state.runtime
+        sink["runtime"] = runtime
+        console.print(f"[bold]Tillgate[/] runs at {settings.url} on SQLite, with pretended wallets.\n")
+        await shop.login()
+        yield runtime, shop, heard
+    finally:
+        await shop.close()
+        server.stop()
+        with suppress(asyncio.CancelledError):
+            await serving
+        await sink["runner"].cleanup()
 
 
 async def _sink() -> tuple[dict[str, Any], int, dict[str, list[str]]]:
