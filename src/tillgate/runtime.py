@@ -23,6 +23,7 @@ from tillgate.store.directory import Directory, Merchant
 from tillgate.store.ids import now_ms
 from tillgate.store.journal import Journal
 from tillgate.store.reads import Reads
+from tillgate.store.reads_pages import Pages
 from tillgate.store.sealing import Sealer, derive
 from tillgate.store.vault import StoredVault
 from tillgate.worker import Worker
@@ -60,6 +61,7 @@ class Runtime:
     database: Database
     journal: Journal
     directory: Directory
+    pages: Pages
     kit: Kit
     hub: Hub
     worker: Worker
@@ -81,6 +83,7 @@ class Runtime:
         self.journal = Journal(self.database)
         await self.journal.start()
         self._stack.push_async_callback(self.journal.stop)
+        self.pages = Pages(self.database)
         self.directory = Directory(self.database, self.journal, Sealer(self.secret_keys))
         to_providers = await enter(Outgoing(guard=False))
         to_merchants = await enter(Outgoing(guard=True, allow=self.allow))
@@ -95,7 +98,7 @@ class Runtime:
         )
         self.hub = Hub(self.kit)
         self._simulate()
-        self.worker = Worker(self.hub, to_merchants.send)
+        self.worker = Worker(self.hub, to_merchants.send, disable_after_s=settings.endpoint_disable_after_s)
         await self._bootstrap()
         if self._wants_worker:
             self.kit.kick = self.worker.kick

@@ -56,6 +56,11 @@ class Settings(BaseSettings):
         description='Print errorCode "200" for bad credentials, as early documents did; HTTP stays 401.',
     )
     body_limit_bytes: int = Field(65536, ge=1024, description="The largest request body of the merchant API.")
+    endpoint_disable_after_s: int = Field(
+        432_000,
+        ge=3600,
+        description="Switch a webhook endpoint off when nothing could be delivered to it for so long.",
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_format: str = Field("auto", description="json, text, or auto: text on a terminal.")
     worker: bool = Field(

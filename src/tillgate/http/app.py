@@ -16,11 +16,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tillgate import schemas
-from tillgate.domain.errors import Misconfigured, Unavailable
-from tillgate.http import checkout, inbound, merchant, openapi, openapi_plain, sandbox
+from tillgate.domain.errors import InvalidRequest, Misconfigured, NotFound, TillgateError, Unavailable
+from tillgate.http import checkout, docs, inbound, merchant, openapi, openapi_plain, sandbox, v1
 from tillgate.http.limits import RateLimit
 from tillgate.http.operation import Bound, MethodNotAllowed, Operation, Web, named
 from tillgate.http.tokens import Tokens
+from tillgate.hub.endpoints import EVENT_KINDS
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 from tillgate.store import schema
@@ -79,16 +80,14 @@ def mount(app: Application, runtime: Runtime) -> None:
     operations = merchant.operations(dialect)
     if settings.sandbox:
         operations += sandbox.operations(dialect)
+    operations += v1.operations()
     described = openapi.document(
         operations,
         version=version("tillgate"),
         url=settings.url,
         plain=openapi_plain.paths(sandbox=settings.sandbox),
+        events=EVENT_KINDS,
     )
-    body = msgspec.json.encode(described)
-
-    async def spec(_request: Request) -> Response:
-        return Response(body, media_type="application/json")
 
     routes = app.router.routes
     for path, found in _by_path(operations, web).items():
@@ -99,7 +98,7 @@ def mount(app: Application, runtime: Runtime) -> None:
     routes += checkout.routes(runtime)
     if settings.sandbox:
         routes += sandbox.routes(runtime)
-    routes += [Route("/openapi.json", spec), *_health(runtime)]
+    routes += [*docs.routes(described), *_health(runtime)]
 
 
 def _by_path(operations: list[Operation], web: Web) -> dict[str, dict[str, Bound]]:
@@ -127,8 +126,10 @@ class _Methods:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods, in the document's shape."""
+    """Unknown paths and methods, in the document's shape, or as a problem."""
     assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/v1/"):
+        return _problem(request, error)
     kind, message = {
         404: ("not_found", "There is nothing at this address"),
         405: (MethodNotAllowed.code, MethodNotAllowed.__doc__ or ""),
@@ -144,6 +145,18 @@ async def _http_error(request: Request, error: Exception) -> Response:
     content: Any = msgspec.to_builtins(out)
     headers = {"cache-control": "no-store", "x-request-id": request_id, **(error.headers or {})}
     return JSONResponse(content, error.status_code, headers)
+
+
+def _problem(request: Request, error: HTTPException) -> Response:
+    kinds: dict[int, TillgateError] = {
+        404: NotFound("There is nothing at this address"),
+        405: MethodNotAllowed(),
+    }
+    said = kinds.get(error.status_code, InvalidRequest(str(error.detail)))
+    request_id = named(request.headers.get("x-request-id", "").encode("latin-1")).decode()
+    status, body, kind = v1.DIALECT.error(said, request_id)
+    headers = {"cache-control": "no-store", "x-request-id": request_id, **(error.headers or {})}
+    return Response(body, status, headers, kind)
 
 
 def _health(runtime: Runtime) -> list[Route]:

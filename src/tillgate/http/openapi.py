@@ -99,6 +99,8 @@ def _headers(one: Operation, status: str) -> dict[str, Any]:
     found = {"X-Request-ID": _header("The caller's own, if it is one; else a new one.", required=True)}
     if one.idempotent and status.startswith("2"):
         found["Idempotent-Replayed"] = _header("`true` where the answer was given before.")
+    if "cursor" in one.query and status == "200":
+        found["Link"] = _header('RFC 8288: `rel="next"` and `rel="first"`.')
     if status == "401":
         found["WWW-Authenticate"] = _header("RFC 6750.", required=True)
     if status in ("429", "503"):

@@ -218,9 +218,17 @@ class Directory:
         )
 
     def _account(self, row: Sequence[Any]) -> Account:
-        config = self._open(row[4], f"accounts:{row[0]}:config")
         return Account(
-            row[0], row[1], row[2], row[3], config, bool(row[5]), row[6], row[8] is not None, row[7]
+            id=row[0],
+            merchant_id=row[1],
+            provider=row[2],
+            name=row[3],
+            config=self._open(row[4], f"accounts:{row[0]}:config"),
+            sealed=bytes(row[4]),
+            is_default=bool(row[5]),
+            priority=row[6],
+            created_at=row[7],
+            disabled=row[8] is not None,
         )
 
     def _endpoint(self, row: Sequence[Any]) -> Endpoint:

@@ -115,13 +115,12 @@ class Pages:
 
     async def event(self, merchant_id: str, event_id: str) -> Mapping[str, Any] | None:
         seq = event_seq(event_id)
-        rows = await self._database.read(_EVENT, {"owner": merchant_id, "seq": seq}) if seq else []
-        found = dict(zip(columns(t.events), rows[0], strict=True)) if rows else None
+        found = await self.event_at(merchant_id, seq) if seq else None
         return found if found and found["id"] == event_id else None
 
-    async def event_id(self, merchant_id: str, seq: int) -> str:
+    async def event_at(self, merchant_id: str, seq: int) -> Mapping[str, Any] | None:
         rows = await self._database.read(_EVENT, {"owner": merchant_id, "seq": seq})
-        return str(rows[0][2]) if rows else ""
+        return dict(zip(columns(t.events), rows[0], strict=True)) if rows else None
 
     async def seq_at(self, merchant_id: str, at: int) -> int:
         """The number of a merchant's first event at or after a time, or one above the last.
