@@ -50,7 +50,7 @@ class Ack(_Message, frozen=True, kw_only=True, gc=False):
     status: str = ""
 
 
-class TransactionResult(_Message, frozen=True, kw_only=True):
+class TransactionResult(_Message, frozen=True, kw_only=True, gc=False):
     """Terminal to kiosk: an outcome, or the offer of plans.
 
     `amount` is the JSON number as written, None when absent or null; `amount_sen` its whole sen, None when
@@ -136,6 +136,8 @@ def write(message: Message, amount_form: money.AmountForm = "decimal") -> dict[s
         case TransactionRequest():
             payload["amount"] = msgspec.Raw(money.wire_amount(message.amount_sen, amount_form))
             payload["payment_mode"] = message.payment_mode.value
+        case CancelTransaction():
+            pass
         case PlanSelection():
             payload["plan_id"] = message.plan_id
         case Ack():
@@ -154,8 +156,6 @@ def write(message: Message, amount_form: money.AmountForm = "decimal") -> dict[s
                 value = getattr(message, name)
                 if value is not None:
                     payload[name] = value
-        case CancelTransaction():
-            pass
     return payload
 
 

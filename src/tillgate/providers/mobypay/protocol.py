@@ -44,7 +44,7 @@ class NeedData:
 NEED_DATA: Final = NeedData()
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A message whose signature, nonce and timestamp are good. `skew_ms` is the sender's clock minus ours."""
 
     message: messages.Message
@@ -152,7 +152,14 @@ class Link:
         return seal(payload, self.key.secret)
 
     def _believe(self, line: bytes, now_ms: int) -> Received:
-        frame = _open(line)
+        try:
+            frame = signing.open_frame(line)
+        except UnicodeDecodeError:
+            raise RemoteProtocolError(Reason.NOT_UTF8, "the frame is not UTF-8", raw=line) from None
+        except TypeError as error:
+            raise RemoteProtocolError(Reason.BAD_STRUCTURE, str(error), raw=line) from None
+        except ValueError as error:
+            raise RemoteProtocolError(Reason.NOT_JSON, str(error), raw=line) from None
         key = self._verified_by(frame)
         if key is None:
             raise RemoteProtocolError(Reason.BAD_SIGNATURE, "the signature does not match", raw=line)
@@ -226,17 +233,6 @@ def seal(payload: dict[str, Any], secret: signing.Secret) -> bytes:
             "only ASCII may be sent: terminals sign other characters each in their own way"
         )
     return b'{"payload":%b,"signature":"%b"}\n' % (canonical, secret.sign(canonical).encode())
-
-
-def _open(line: bytes) -> signing.OpenedFrame:
-    try:
-        return signing.open_frame(line)
-    except UnicodeDecodeError:
-        raise RemoteProtocolError(Reason.NOT_UTF8, "the frame is not UTF-8", raw=line) from None
-    except TypeError as error:
-        raise RemoteProtocolError(Reason.BAD_STRUCTURE, str(error), raw=line) from None
-    except ValueError as error:
-        raise RemoteProtocolError(Reason.NOT_JSON, str(error), raw=line) from None
 
 
 def _uuid4() -> str:

@@ -9,6 +9,7 @@ success.) Which forms a terminal can be using is remembered and only ever narrow
 one way cannot later be played by another way.
 """
 
+import hashlib
 import hmac
 from decimal import Decimal
 from enum import StrEnum
@@ -35,26 +36,33 @@ class Form(StrEnum):
 Forms = tuple[Form, ...]
 ALL_FORMS: Final[Forms] = tuple(Form)
 
-_PRINTS_NUMBERS_AS_SENT = frozenset({Form.NORM, Form.UTF8, Form.LEXEME, Form.UTF8_LEXEME})
+_AS_SENT = frozenset({Form.NORM, Form.UTF8, Form.LEXEME, Form.UTF8_LEXEME})
+_ONLY_TEXT = frozenset({str})
 
 
 class Secret:
     """A shared secret, ready to sign with; it never shows itself."""
 
-    __slots__ = ("_mac", "raw")
+    __slots__ = ("_inner", "_outer", "raw")
 
     def __init__(self, raw: bytes):
         self.raw = raw
-        self._mac = hmac.new(raw, digestmod="sha256")  # keyed once: a copy costs half of keying anew
+        # HMAC (RFC 2104) with its two keyed blocks hashed once: half the cost of `hmac.digest` on short
+        # texts.
+        block = (raw if len(raw) <= 64 else hashlib.sha256(raw).digest()).ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 
     def __repr__(self) -> str:
         return "Secret(***)"
 
     def sign(self, text: bytes) -> str:
         """64 lower-case hex digits."""
-        mac = self._mac.copy()
-        mac.update(text)
-        return mac.hexdigest()
+        inner = self._inner.copy()
+        inner.update(text)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
     def matches(self, text: bytes, signature: str) -> bool:
         """Constant-time. Only lower-case hex matches, as with the published kiosk."""
@@ -92,8 +100,6 @@ class OpenedFrame(msgspec.Struct, gc=False):
     """The canonical text, where it was found without parsing number by number; None asks for
     `surviving_forms`.
     """
-    plain: bool
-    """Whether every form of this payload is that same text (no numbers in it)."""
 
 
 def open_frame(line: bytes) -> OpenedFrame:
@@ -106,8 +112,9 @@ def open_frame(line: bytes) -> OpenedFrame:
 def verify(secret: Secret, frame: OpenedFrame, forms: Forms) -> Forms:
     """The forms, of those given, that this frame's signature allows; empty when it is forged."""
     if frame.text is not None:
-        settled = frame.plain or _PRINTS_NUMBERS_AS_SENT.issuperset(forms)
-        if settled and secret.matches(frame.text, frame.signature):
+        # Without numbers, or where they are signed as sent, every form still possible is this very text.
+        same = _ONLY_TEXT.issuperset(map(type, frame.payload.values())) or _AS_SENT.issuperset(forms)
+        if same and secret.matches(frame.text, frame.signature):
             return forms
     return surviving_forms(secret, frame.payload, frame.signature, forms)
 
@@ -139,13 +146,17 @@ def _open_ordinary(line: bytes) -> OpenedFrame | None:
             return None
     except (ValueError, RecursionError, OverflowError):  # msgspec's errors are ValueErrors
         return None
-    payload, signature = _members(frame)
-    return OpenedFrame(payload, signature, _encode_sorted(payload), set(map(type, payload.values())) == {str})
+    if type(frame) is not dict:
+        return None
+    payload, signature = frame.get("payload"), frame.get("signature")
+    if type(payload) is not dict or type(signature) is not str:
+        return None
+    return OpenedFrame(payload, signature, _encode_sorted(payload))
 
 
 def _open_any(line: bytes) -> OpenedFrame:
     payload, signature = _members(strictjson.parse(line))
-    return OpenedFrame(payload, signature, None, False)
+    return OpenedFrame(payload, signature, None)
 
 
 def _members(frame: Any) -> tuple[dict[str, Any], str]:
