@@ -77,18 +77,17 @@ async def running(hook: Any, database: Path, **options: Any) -> AsyncIterator[Ru
         on_alert=lambda kind, about: alerts.append((kind, about)),
         **{"database": str(database), "pause_s": 0.02, **options},
     )
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not task.done()
-        await asyncio.sleep(0.005)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical")
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
     port = server.servers[0].sockets[0].getsockname()[1]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         try:
             yield Running(f"http://127.0.0.1:{port}", app, http, alerts)
         finally:
-            server.should_exit = True
-            await task
+            await server.shutdown()
 
 
 @pytest.fixture

@@ -25,5 +25,5 @@ PROVIDER = Provider(
         "env": "uat",
     },
     secrets=SECRETS,
-    paths={"/atompay": "start", "/response": "inbound"},
+    paths={"/response": "return and callback of AtomPay"},
 )

@@ -53,19 +53,29 @@ def post(body: bytes, *, query: str = "", at: int | None = None) -> Inbound:
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """The app on a port of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-        assert not running.done()
-    port = server.servers[0].sockets[0].getsockname()[1]
+async def serving(*apps: Any) -> AsyncIterator[list[str]]:
+    """Each app on a port of its own, all stopped together: a server takes its time to stop."""
+    servers = []
+    for app in apps:
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=1
+        )
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.startup()
+        servers.append(server)
+    ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield [f"http://127.0.0.1:{port}" for port in ports]
     finally:
-        server.should_exit = True
-        await running
+        await asyncio.gather(*(server.shutdown() for server in servers))
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    async with serving(app) as [url]:
+        yield url
 
 
 @dataclass
@@ -148,15 +158,10 @@ class World:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    simulator = Simulator()
+    simulator, shop = Simulator(), Shop(AtomPay(config()))
     simulator.gateway.surcharge = "17.67"
-    async with (
-        served(simulator.app) as base_url,
-        Outgoing(guard=False) as outgoing,
-        aiohttp.ClientSession() as http,
-    ):
-        connector = AtomPay(config(base_url=base_url))
-        shop = Shop(connector)
-        async with served(shop.app) as shop.url:
-            simulator.callback_url = f"{shop.url}/in/acc"
-            yield World(simulator, base_url, shop, connector, outgoing.send, http)
+    async with serving(simulator.app, shop.app) as [base_url, shop.url]:
+        shop.connector = AtomPay(config(base_url=base_url))
+        simulator.callback_url = f"{shop.url}/in/acc"
+        async with Outgoing(guard=False) as outgoing, aiohttp.ClientSession() as http:
+            yield World(simulator, base_url, shop, shop.connector, outgoing.send, http)

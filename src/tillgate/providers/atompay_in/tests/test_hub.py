@@ -21,7 +21,7 @@ from tillgate.providers.atompay_in.simulator import Simulator
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 
-from .conftest import served
+from .conftest import serving
 
 PAYER = json.dumps({"email": "payer@example.com", "mobile": "8888888800", "udf1": "event 7"})
 
@@ -72,7 +72,7 @@ async def placed(tmp_path: Path) -> AsyncIterator[Place]:
     simulator = Simulator()
     simulator.gateway.surcharge = "17.67"
     app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/hub.db", sandbox=True))
-    async with served(simulator.app) as base_url, served(app) as hub_url, aiohttp.ClientSession() as http:
+    async with serving(simulator.app, app) as [base_url, hub_url], aiohttp.ClientSession() as http:
         runtime: Runtime = app.state.runtime
         runtime.kit.public_url = hub_url
         made = await runtime.create_merchant("shop")

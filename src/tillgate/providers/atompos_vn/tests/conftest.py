@@ -72,21 +72,29 @@ def order(**changes: Any) -> Order:
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """The app on a port of its own."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=1)
-    )
-    running = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-        assert not running.done()
-    port = server.servers[0].sockets[0].getsockname()[1]
+async def serving(*apps: Any) -> AsyncIterator[list[str]]:
+    """Each app on a port of its own, all stopped together: a server takes its time to stop."""
+    servers = []
+    for app in apps:
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=1
+        )
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.startup()
+        servers.append(server)
+    ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield [f"http://127.0.0.1:{port}" for port in ports]
     finally:
-        server.should_exit = True
-        await running
+        await asyncio.gather(*(server.shutdown() for server in servers))
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    async with serving(app) as [url]:
+        yield url
 
 
 @dataclass
@@ -144,16 +152,11 @@ class World:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    terminal = Terminal(resend_s=0.01)
-    async with (
-        served(terminal.app) as base_url,
-        Outgoing(guard=False) as outgoing,
-        aiohttp.ClientSession() as http,
-    ):
-        connector = AtomPos(config(pos_url=base_url, pos_timeout_s=0.5))
-        listener = Listener(connector)
-        async with served(listener.app) as listener.url:
-            terminal.authorize_url = f"{listener.url}/authorize"
-            terminal.user, terminal.password = "atom", "an-example-password"
-            terminal.ipn_url = f"{listener.url}/ipn"
-            yield World(terminal, base_url, listener, connector, outgoing.send, http)
+    terminal, listener = Terminal(resend_s=0.01), Listener(AtomPos(config()))
+    async with serving(terminal.app, listener.app) as [base_url, listener.url]:
+        listener.connector = AtomPos(config(pos_url=base_url, pos_timeout_s=0.5))
+        terminal.authorize_url = f"{listener.url}/authorize"
+        terminal.user, terminal.password = "atom", "an-example-password"
+        terminal.ipn_url = f"{listener.url}/ipn"
+        async with Outgoing(guard=False) as outgoing, aiohttp.ClientSession() as http:
+            yield World(terminal, base_url, listener, listener.connector, outgoing.send, http)

@@ -19,7 +19,7 @@ from tillgate.providers.atompos_vn.simulator import Terminal
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 
-from .conftest import served
+from .conftest import serving
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Place:
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     terminal = Terminal(resend_s=0.01)
     app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/hub.db", sandbox=True))
-    async with served(terminal.app) as base_url, served(app) as hub_url, aiohttp.ClientSession() as http:
+    async with serving(terminal.app, app) as [base_url, hub_url], aiohttp.ClientSession() as http:
         runtime: Runtime = app.state.runtime
         runtime.kit.public_url = hub_url
         made = await runtime.create_merchant("shop")
