@@ -2,7 +2,7 @@
 
 The host keeps its tables and its session; this package adds one table (`payments`), rules by
 `tillgate.domain.dialogue.decide`, and commits the transaction's row, the host's hook and the host's own
-changes together. It needs SQLAlchemy and anyio, nothing of the hub.
+changes together. It needs SQLAlchemy, nothing of the hub.
 """
 
 from tillgate.embed.handler import BadSettings, EmbeddedHandler

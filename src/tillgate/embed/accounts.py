@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Integer, SmallInteger, inspect, select
+from sqlalchemy import BigInteger, Integer, SmallInteger, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
 _NOT_THERE: Final = object()
@@ -14,14 +15,24 @@ _NOT_THERE: Final = object()
 
 def find(session: Session, model: Any, wanted: Mapping[str, str]) -> Any:
     """The first row whose columns have these values, or None. `order_id` means the column `id`."""
-    query = select(model)
-    for field, text in wanted.items():
-        column = getattr(model, "id" if field == "order_id" else field)
-        value = _typed(column.type, text)
+    query, types = _query(model, tuple(wanted))
+    values: dict[str, Any] = {}
+    for (field, text), column_type in zip(wanted.items(), types, strict=True):
+        value = _typed(column_type, text)
         if value is _NOT_THERE:
             return None
-        query = query.where(column == value)
-    return session.scalars(query).first()
+        values[f"wanted_{field}"] = value
+    return session.scalars(query, values).first()
+
+
+@functools.lru_cache(maxsize=256)
+def _query(model: Any, fields: tuple[str, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """Made once: building a statement costs more than running it."""
+    columns = {field: getattr(model, "id" if field == "order_id" else field) for field in fields}
+    query = select(model).where(
+        *(column == bindparam(f"wanted_{field}") for field, column in columns.items())
+    )
+    return query, tuple(column.type for column in columns.values())
 
 
 def key_of(account: Any) -> str:

@@ -10,7 +10,7 @@ import datetime as dt
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, ClassVar, Final, cast
 
-from sqlalchemy import JSON, BigInteger, DateTime, Float, Index, Integer, String, Table, select
+from sqlalchemy import JSON, BigInteger, DateTime, Float, Index, Integer, String, Table, select, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -64,7 +64,13 @@ class PaymentTransaction(Base):
 
     __table_args__ = (
         Index("uq_payments_gateway_transaction", "gateway", "transaction_id", unique=True),
-        Index("uq_payments_order_hold", "order_hold", unique=True),
+        Index(
+            "uq_payments_order_hold",
+            "order_hold",
+            unique=True,
+            sqlite_where=text("order_hold IS NOT NULL"),
+            postgresql_where=text("order_hold IS NOT NULL"),
+        ),
         Index("ix_payments_gateway_provider_time", "gateway", "provider_time"),
     )
 

@@ -132,8 +132,8 @@ class Desk:
         return Ruling(verdict.outcome, self.handler.allowed(self.params, account, self.hook))
 
     def _reserve(self, ask: Reserve) -> Ruling:
-        if self.database == "sqlite":
-            take_turns(self.session, "")
+        if self.database == "sqlite" and not is_empty(self.handler.transaction_created):
+            take_turns(self.session, "")  # before the account is read, which the hook may change
         account = self._account(ask.reference)
         if account is not None and self.database != "sqlite":
             take_turns(self.session, self._key(accounts.key_of(account)))
@@ -179,15 +179,17 @@ class Desk:
     def _by_id(self, ask: Ask) -> Ruling:
         assert not isinstance(ask, Check | Reserve | Statement)
         looking = isinstance(ask, Look)
-        if self.database == "sqlite" and not looking:
-            take_turns(self.session, "")
         row: Any = self._glance(ask.external_id) if looking else self._row(ask.external_id)
         if row is None:
             return Ruling(decide(ask, Facts(), self.now, _OPENING).outcome)
         attempt = attempt_of(row)
         facts = Facts(payment=payment_of(attempt), attempt=attempt)
         verdict = decide(ask, facts, self.now, _OPENING)
-        if (verdict.change is not None or isinstance(ask, Note)) and (looking or self.database != "sqlite"):
+        # SQLite's own write lock comes with the guarded update; a hook reads after it. An older row, which
+        # nothing guards against a second one for its order, and a look or a note need their turn first.
+        sole = isinstance(row, PaymentTransaction) and (row.order_hold or not self.handler.one_time_payment)
+        alone = self.database == "sqlite" and sole
+        if isinstance(ask, Note) or (verdict.change is not None and not alone):
             take_turns(self.session, self._key(row.account_id or ""))
             row = self._row(ask.external_id)  # again: it may have moved while we waited for our turn
             if row is None or attempt_of(row) != attempt:

@@ -16,8 +16,6 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeAlias, TypeVar
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,6 +26,7 @@ from sqlalchemy.util import await_only
 from tillgate.domain.errors import Fault
 from tillgate.embed.migrate import complete, migrate
 from tillgate.embed.models import TABLE, PaymentTransaction
+from tillgate.embed.threads import Threads
 
 T = TypeVar("T")
 Db: TypeAlias = Session | AsyncSession
@@ -40,8 +39,7 @@ _TRANSIENT_NUMBERS: Final = frozenset({1205, 1213})
 # Takes SQLite's write lock before anything is read, in every transaction mode, and changes nothing.
 _SQLITE_LOCK: Final = update(TABLE).where(TABLE.c.id.is_(None)).values(state=TABLE.c.state)
 
-_limiters: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Engine, CapacityLimiter]]
-_limiters = weakref.WeakKeyDictionary()
+_threads: weakref.WeakKeyDictionary[Engine, Threads] = weakref.WeakKeyDictionary()
 _adopted: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -66,8 +64,7 @@ async def in_session(db: Db, work: Callable[[Session], T]) -> T:
     if isinstance(engine.pool, StaticPool | SingletonThreadPool):
         # One connection for everybody, or one per thread: an in-memory database, which stays on this thread.
         return _transact(db, work, lambda _: None)
-    limiter = _limiter(engine)
-    return await anyio.to_thread.run_sync(_transact, db, work, time.sleep, limiter=limiter)
+    return await _threads_of(engine).run(_transact, db, work, time.sleep)
 
 
 def _transact(session: Session, work: Callable[[Session], T], pause: Callable[[float], None]) -> T:
@@ -132,18 +129,17 @@ def _async_pause(seconds: float) -> None:
     await_only(asyncio.sleep(seconds))
 
 
-def _limiter(engine: Engine) -> CapacityLimiter:
+def _threads_of(engine: Engine) -> Threads:
     """As many threads as can have a connection; one for SQLite, whose writers only wait for each other."""
-    of_loop = _limiters.setdefault(asyncio.get_running_loop(), weakref.WeakKeyDictionary())
-    found = of_loop.get(engine)
+    found = _threads.get(engine)
     if found is None:
-        threads = MAX_THREADS
+        limit = MAX_THREADS
         if engine.dialect.name == "sqlite":
-            threads = 1
+            limit = 1
         elif isinstance(engine.pool, QueuePool):
             overflow = engine.pool._max_overflow
-            threads = MAX_THREADS if overflow < 0 else max(1, min(MAX_THREADS, engine.pool.size() + overflow))
-        found = of_loop[engine] = CapacityLimiter(threads)
+            limit = MAX_THREADS if overflow < 0 else max(1, min(MAX_THREADS, engine.pool.size() + overflow))
+        found = _threads.setdefault(engine, Threads(engine, limit))
     return found
 
 

@@ -179,11 +179,13 @@ async def _inbound(request: Request) -> Inbound:
         body += chunk
         if len(body) > rpc.MAX_BODY_BYTES:  # refused unread: the rest is not waited for
             break
+    scope = request.scope  # `request.url` would be put together only to be taken apart
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     return Inbound(
-        method=request.method,
-        path=request.url.path,
-        query=request.url.query,
-        headers=dict(request.headers),
+        method=scope["method"],
+        path=scope["path"],
+        query=scope.get("query_string", b"").decode("latin-1"),
+        headers=headers,
         body=body,
         peer=request.client.host if request.client else "",
         received_at=time.time_ns() // 1_000_000,
