@@ -279,7 +279,7 @@ async def _balances(runtime: Runtime) -> list[dict[str, Any]]:
     found = []
     for merchant in await runtime.directory.merchants():
         names = {one.id: one.name for one in merchant.accounts}
-        rows = []
+        rows: list[dict[str, Any]] = []
         for account, currency, amount_minor in await runtime.kit.reads.balances(merchant.id):
             kind, _, account_id = account.partition(":")
             shown = f"{kind}:{names.get(account_id, account_id)}" if account_id else kind
