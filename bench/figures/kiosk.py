@@ -246,7 +246,7 @@ def _idle_and_latency(setup: Setup) -> list[Figure]:
     storage, port = setup.memory(), free_port()
     journal = storage.directory("kiosk-idle") / "kiosk.db"
     server = _serve("kiosk idle", storage, port, "paced", str(port), str(journal))
-    slices = [sorted(asyncio.run(_paced(port, 2.0))) for _ in range(setup.rounds)]
+    slices = [sorted(asyncio.run(_paced(port, 3.0))) for _ in range(setup.rounds)]
     before = server.rss_mib()
     after = asyncio.run(_idle(port, server))
     server.stop()
@@ -266,7 +266,8 @@ async def _paced(port: int, seconds: float) -> list[float]:
     having the request.
     """
     latencies: list[float] = []
-    end = time.time() + seconds
+    warm = time.time() + 0.5  # until then, terminals still introduce themselves
+    end = warm + seconds
 
     async def one(index: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -280,7 +281,8 @@ async def _paced(port: int, seconds: float) -> list[float]:
                 break
             # The amount carries the moment of asking, in milliseconds modulo RM 4,000.00.
             asked = round(request["amount"] * 100) - 1
-            latencies.append((time.time() * 1000 - asked) % 400_000)
+            if time.time() > warm:
+                latencies.append((time.time() * 1000 - asked) % 400_000)
             result = {"type": "transaction_result", "status": "failed", "txn_id": request["txn_id"], **name}
             writer.write(_signed(result))
         writer.close()
