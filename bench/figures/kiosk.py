@@ -252,7 +252,8 @@ def _idle_and_latency(setup: Setup) -> list[Figure]:
     server.stop()
     p99s = [times[int(len(times) * 0.99)] for times in slices]
     say(
-        f"  {len(slices[0])} paced requests: p50 {slices[0][len(slices[0]) // 2]:.1f} ms, p99 {p99s[0]:.1f} ms"
+    middle = slices[0][len(slices[0]) // 2]
+    say(f"  {len(slices[0])} paced requests: p50 {middle:.1f} ms, p99 {p99s[0]:.1f} ms")
     )
     per_terminal = (after - before) * 1024 / IDLE
     return [
