@@ -251,10 +251,8 @@ def _idle_and_latency(setup: Setup) -> list[Figure]:
     after = asyncio.run(_idle(port, server))
     server.stop()
     p99s = [times[int(len(times) * 0.99)] for times in slices]
-    say(
     middle = slices[0][len(slices[0]) // 2]
     say(f"  {len(slices[0])} paced requests: p50 {middle:.1f} ms, p99 {p99s[0]:.1f} ms")
-    )
     per_terminal = (after - before) * 1024 / IDLE
     return [
         Figure("request to terminal, p99 at 50 payments/s", "1 ms", p99s, "ms", 10, at_most=True),
