@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,10 +65,12 @@ class Bank:
     parallel_refunds: bool = True
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)  # ends a `pause`
 
     def fail(self, call: str, *how: str) -> None:
         """Of `start`, `look`, `look_refund`, `cancel`, `refund`: `unreachable` (it never came), `never_got`
-        (lost on the way there), `lost` (done, and the answer lost), `declined`, `broken` (our own fault)."""
+        (lost on the way there), `lost` (done, and the answer lost), `declined`, `broken` (our own fault),
+        `hang` (never answered), `died` (done, and never answered), `pause` (answered as it stood, later)."""
         self.faults[call].extend(how)
 
     async def call(self, kind: str, deed: Callable[[], Any]) -> Any:
@@ -87,6 +90,13 @@ class Bank:
                 raise ValueError("a bug in the connector")
             case "hang":
                 await asyncio.Event().wait()
+            case "died":
+                deed()
+                await asyncio.Event().wait()
+            case "pause":
+                answer = deed()
+                await self.go_on.wait()
+                return answer
         return deed()
 
     # --- what is asked of it ---
@@ -153,7 +163,7 @@ class _Connected:
 
 class _Looks(_Connected):
     async def look(self, order: Order, send: Send) -> Tell | None:
-        charge = await self.bank.call("look", lambda: self.bank.charges.get(order.operation_id))
+        charge = await self.bank.call("look", lambda: copy(self.bank.charges.get(order.operation_id)))
         return None if charge is None else Tell(charge_facts(charge), operation_id=order.operation_id)
 
     async def look_refund(self, refund: RefundOrder, send: Send) -> Tell | None:

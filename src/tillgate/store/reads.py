@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.sql.elements import ClauseElement
 
 from tillgate.domain.dialogue import Record
@@ -24,7 +24,7 @@ _ATTEMPTS = select(t.attempts).where(t.attempts.c.payment_id == bindparam("id"))
 _REFUNDS = select(t.refunds).where(t.refunds.c.payment_id == bindparam("id")).order_by(t.refunds.c.id)
 _OLDEST_OPEN = (
     select(t.refunds.c.id)
-    .where(t.refunds.c.payment_id == bindparam("id"), t.refunds.c.phase.in_(sorted(OPEN_REFUND)))
+    .where(t.refunds.c.payment_id == bindparam("id"), or_(*(t.refunds.c.phase == one for one in OPEN_REFUND)))
     .order_by(t.refunds.c.id)
     .limit(1)
 )
