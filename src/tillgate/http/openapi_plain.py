@@ -20,7 +20,8 @@ def _get(name: str, summary: str, tag: str, responses: dict[str, Any], *paramete
 
 
 def _is(description: str, *media: str, schema: Any = None) -> dict[str, Any]:
-    return {"description": description, "content": {one: {"schema": schema or _TEXT} for one in media}}
+    body = {"schema": _TEXT if schema is None else schema}
+    return {"description": description, "content": dict.fromkeys(media, body)}
 
 
 _FAILED: Final = {
