@@ -4,10 +4,11 @@ import hmac
 from collections.abc import Callable
 from contextlib import suppress
 
-from tillgate.providers.mobypay import journal as rows
+from tillgate.providers.mobypay import journal_rows as rows
 from tillgate.providers.mobypay.config import KioskConfig, TerminalConfig, check_terminal
 from tillgate.providers.mobypay.errors import JournalUnavailable, TerminalBusy, TerminalExists, WeakSecret
-from tillgate.providers.mobypay.journal import EnrolledTerminal, Journal
+from tillgate.providers.mobypay.journal import Journal
+from tillgate.providers.mobypay.journal_rows import EnrolledTerminal
 from tillgate.providers.mobypay.money import AmountForm
 from tillgate.providers.mobypay.protocol import Key
 from tillgate.providers.mobypay.signing import ALL_FORMS, Form, Forms, Secret

@@ -4,10 +4,10 @@ link.
 
 from collections.abc import Callable
 
-from tillgate.providers.mobypay import journal as rows
+from tillgate.providers.mobypay import journal_rows as rows
 from tillgate.providers.mobypay import lifecycle, messages
 from tillgate.providers.mobypay.errors import Reason
-from tillgate.providers.mobypay.journal import Row
+from tillgate.providers.mobypay.journal_rows import Row
 from tillgate.providers.mobypay.lifecycle import Alert, Fact, Payment
 from tillgate.providers.mobypay.protocol import Received, SignedButRefused
 from tillgate.providers.mobypay.replay import SKEW_WARNING_MS

@@ -18,13 +18,13 @@ from typing import Any, Final
 import msgspec
 
 from tillgate.providers.mobypay.errors import JournalUnavailable
-from tillgate.providers.mobypay.lifecycle import IN_FLIGHT, UNSETTLED, Alert, Fact, Payment
-
-Row = tuple[str, tuple[Any, ...]]
-"""One statement and its values."""
+from tillgate.providers.mobypay.journal_rows import EnrolledTerminal, Row
+from tillgate.providers.mobypay.lifecycle import IN_FLIGHT, UNSETTLED, Payment
 
 SCHEMA_VERSION: Final = 1
 MOST_PER_COMMIT: Final = 256
+CHECKPOINT_COMMITS: Final = 64
+LATEST_CHECKPOINT_COMMITS: Final = 1024
 PAGE_LIMIT: Final = 200
 
 _SCHEMA: Final = """
@@ -83,19 +83,6 @@ class OpenAlert(msgspec.Struct, frozen=True):
     text: str
 
 
-class EnrolledTerminal(msgspec.Struct, frozen=True):
-    """A terminal as it was enrolled; the secret is sealed. `configured` ones live and die with the
-    configuration.
-    """
-
-    pos_id: str
-    sealed_secret: bytes
-    port: int | None
-    amount_form: str
-    forms: tuple[str, ...]
-    configured: bool = False
-
-
 class Journal:
     """Writes in one thread, group by group; reads beside it."""
 
@@ -104,6 +91,8 @@ class Journal:
         it.
         """
         self.path = path
+        self._commits = 0
+        """Since the last checkpoint."""
         self._waiting: list[tuple[Sequence[Row], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kiosk-journal")
@@ -112,6 +101,7 @@ class Journal:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 opened.callback(_only_one(path.with_name(path.name + ".lock")).close)
                 self._writer = opened.enter_context(contextlib.closing(_open(path)))
+                self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # not inside anybody's commit
                 _migrate(self._writer)
                 self._reader = opened.enter_context(contextlib.closing(_open(path)))
                 self._reader.execute("PRAGMA query_only = ON")
@@ -141,7 +131,12 @@ class Journal:
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
+            while self._waiting or self._commits >= CHECKPOINT_COMMITS:
+                if not self._waiting or self._commits >= LATEST_CHECKPOINT_COMMITS:
+                    await loop.run_in_executor(self._thread, self._checkpoint)
+                    self._commits = 0
+                    continue
+                self._commits += 1
                 batch, self._waiting = self._waiting[:MOST_PER_COMMIT], self._waiting[MOST_PER_COMMIT:]
                 errors = await loop.run_in_executor(self._thread, self._commit, [rows for rows, _ in batch])
                 for (_, done), error in zip(batch, errors, strict=True):
@@ -153,6 +148,13 @@ class Journal:
                         done.set_exception(error)
         finally:
             self._flushing = None
+
+    def _checkpoint(self) -> None:
+        """Move what is in the write-ahead log into the database, when nobody waits: it costs several
+        syncs.
+        """
+        with contextlib.suppress(sqlite3.Error):  # busy or full now; the log keeps it until the next time
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _commit(self, batch: list[Sequence[Row]]) -> list[JournalUnavailable | None]:
         try:
@@ -177,7 +179,7 @@ class Journal:
                 execute("ROLLBACK")
             raise
 
-    # --- reading: short point look-ups on a connection of their own
+    # --- reading, on a connection of its own
 
     def payment(self, txn_id: str) -> Payment | None:
         """One payment by its id."""
@@ -263,89 +265,6 @@ class Journal:
         sql = f"SELECT record FROM payments {where}"  # noqa: S608  (only our own clauses)
         rows = self._reader.execute(sql, values)
         return (_payment(record) for (record,) in rows)
-
-
-# --- what can be written
-
-
-def new_payment(payment: Payment, idempotency_key: str | None, request_digest: bytes | None) -> list[Row]:
-    """The rows of a payment that begins."""
-    record = msgspec.json.encode(payment)
-    insert = (
-        "INSERT INTO payments (txn_id, state, amount_sen, reference, created_ms, idempotency_key,"
-        " request_digest, record) VALUES (?,?,?,?,?,?,?,?)"
-    )
-    values = (payment.txn_id, payment.state.value, payment.amount_sen, payment.reference, payment.created_ms)
-    return [
-        (insert, (*values, idempotency_key, request_digest, record)),
-        _change(payment, "requested", record),
-    ]
-
-
-def changed_payment(payment: Payment, fact: Fact, alerts: Sequence[Alert] = ()) -> list[Row]:
-    """The rows of a fact that happened to a payment."""
-    record = msgspec.json.encode(payment)
-    update = "UPDATE payments SET state = ?, record = ? WHERE txn_id = ?"
-    rows: list[Row] = [
-        (update, (payment.state.value, record, payment.txn_id)),
-        _change(payment, fact.value, record),
-    ]
-    rows += [alert_row(item, payment.updated_ms, payment.txn_id, payment.terminal) for item in alerts]
-    close = "UPDATE alerts SET closed_ms = ? WHERE txn_id = ? AND closed_ms IS NULL"
-    if fact in (Fact.SETTLED_PAID, Fact.SETTLED_UNPAID):
-        rows.append((close, (payment.updated_ms, payment.txn_id)))
-    elif fact in (Fact.SUCCESS, Fact.FAILURE) and payment.state not in UNSETTLED:
-        rows.append((f"{close} AND kind = 'outcome_unknown'", (payment.updated_ms, payment.txn_id)))
-    return rows
-
-
-def alert_row(alert: Alert, at_ms: int, txn_id: str | None, terminal: str | None) -> Row:
-    """Something for a person."""
-    sql = "INSERT INTO alerts (at_ms, kind, txn_id, terminal, text) VALUES (?,?,?,?,?)"
-    return sql, (at_ms, alert.kind, txn_id, terminal, alert.text)
-
-
-def closed_alert(number: int, now_ms: int) -> Row:
-    """A person has dealt with it."""
-    return "UPDATE alerts SET closed_ms = ? WHERE n = ? AND closed_ms IS NULL", (now_ms, number)
-
-
-def frame_row(
-    at_ms: int, direction: str, terminal: str, connection: int, txn_id: str | None, verdict: str, raw: bytes
-) -> Row:
-    """A frame as it was on the wire."""
-    sql = (
-        "INSERT INTO frames (at_ms, direction, terminal, connection, txn_id, verdict, raw)"
-        " VALUES (?,?,?,?,?,?,?)"
-    )
-    return sql, (at_ms, direction, terminal, connection, txn_id, verdict, raw)
-
-
-def nonce_row(scope: str, nonce: str, expires_ms: int) -> Row:
-    """A nonce that was used."""
-    return "INSERT OR REPLACE INTO nonces VALUES (?,?,?)", (scope, nonce, expires_ms)
-
-
-def forget_nonces(now_ms: int) -> Row:
-    """Drop nonces that no clock could bring back."""
-    return "DELETE FROM nonces WHERE expires_ms < ?", (now_ms,)
-
-
-def terminal_row(terminal: EnrolledTerminal, now_ms: int) -> Row:
-    """A terminal, new or changed."""
-    sql = (
-        "INSERT INTO terminals VALUES (?,?,?,?,?,?,?) ON CONFLICT (pos_id) DO UPDATE SET sealed_secret ="
-        " excluded.sealed_secret, port = excluded.port, amount_form = excluded.amount_form,"
-        " forms = excluded.forms, configured = excluded.configured"
-    )
-    forms = " ".join(terminal.forms)
-    values = (terminal.pos_id, terminal.sealed_secret, terminal.port, terminal.amount_form, forms)
-    return sql, (*values, int(terminal.configured), now_ms)
-
-
-def _change(payment: Payment, fact: str, record: bytes) -> Row:
-    sql = "INSERT INTO changes (txn_id, version, at_ms, fact, state, record) VALUES (?,?,?,?,?,?)"
-    return sql, (payment.txn_id, payment.version, payment.updated_ms, fact, payment.state.value, record)
 
 
 _decode_payment = msgspec.json.Decoder(Payment).decode

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from tillgate.providers.mobypay import journal as rows
+from tillgate.providers.mobypay import journal_rows as rows
 from tillgate.providers.mobypay import lifecycle, messages, money
 from tillgate.providers.mobypay.config import KioskConfig
 from tillgate.providers.mobypay.errors import (
@@ -24,7 +24,8 @@ from tillgate.providers.mobypay.errors import (
     Unsettled,
 )
 from tillgate.providers.mobypay.evidence import Evidence
-from tillgate.providers.mobypay.journal import Journal, Row
+from tillgate.providers.mobypay.journal import Journal
+from tillgate.providers.mobypay.journal_rows import Row
 from tillgate.providers.mobypay.lifecycle import IN_FLIGHT, UNSETTLED, Fact, Payment, State
 from tillgate.providers.mobypay.messages import PaymentMode
 from tillgate.providers.mobypay.replay import MemoryNonces

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import msgspec
 
-from tillgate.providers.mobypay import journal as rows
+from tillgate.providers.mobypay import journal_rows as rows
 from tillgate.providers.mobypay import lifecycle, messages
 from tillgate.providers.mobypay.errors import JournalUnavailable, KioskRefusal, UnknownPayment
-from tillgate.providers.mobypay.journal import Journal, Row
+from tillgate.providers.mobypay.journal import Journal
+from tillgate.providers.mobypay.journal_rows import Row
 from tillgate.providers.mobypay.lifecycle import IN_FLIGHT, UNSETTLED, Alert, Fact, Payment, Timers
 from tillgate.providers.mobypay.terminals import Terminal, Terminals
 

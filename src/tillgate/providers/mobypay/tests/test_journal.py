@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tillgate.providers.mobypay import journal as rows
+from tillgate.providers.mobypay import journal_rows as rows
 from tillgate.providers.mobypay import steps
 from tillgate.providers.mobypay.errors import JournalUnavailable
-from tillgate.providers.mobypay.journal import Journal
+from tillgate.providers.mobypay.journal import MOST_PER_COMMIT, Journal
 from tillgate.providers.mobypay.lifecycle import Alert, Payment
 from tillgate.providers.mobypay.messages import PaymentMode
 from tillgate.providers.mobypay.tests import oracle
@@ -41,7 +41,7 @@ async def test_waiting_groups_share_one_commit_and_all_are_kept(tmp_path: Path) 
     await asyncio.gather(*(journal.write(rows.new_payment(payment(f"T{n}"), None, None)) for n in range(300)))
     assert sum(commits) == 300
     assert len(commits) <= 4
-    assert max(commits) <= rows.MOST_PER_COMMIT
+    assert max(commits) <= MOST_PER_COMMIT
     assert len(journal.page(200)) == 200
     await journal.close()
 
