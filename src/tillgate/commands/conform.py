@@ -1,0 +1,113 @@
+"""`tillgate conform`: run a provider's official scenarios against any endpoint."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tillgate.commands.output import command, fail
+
+if TYPE_CHECKING:
+    from tillgate.conform import Suite
+
+
+@command
+async def conform(
+    suite: Annotated[str | None, typer.Argument(help="Which suite; without one, all are listed.")] = None,
+    url: Annotated[str | None, typer.Option(help="The endpoint to judge.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", help="NAME=VALUE, again and again; NAME=env:VARIABLE keeps it secret."
+        ),
+    ] = None,
+    only: Annotated[str, typer.Option(help="Only checks whose id starts with this.")] = "",
+    timeout_s: Annotated[float, typer.Option(help="How long one check may take.", min=1)] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_junit: Annotated[bool, typer.Option("--junit", help="Print JUnit XML.")] = False,
+) -> None:
+    """Judge an endpoint, ours or yours, by a provider's rules. Exit code 1 if a rule is broken."""
+    from tillgate import conform as runner
+
+    suites = _suites()
+    if suite is None:
+        _list(suites)
+        return
+    found = suites.get(suite)
+    if found is None:
+        fail(f"there is no suite {suite}; there are {', '.join(suites)}", 2)
+        return
+    if url is None:
+        fail(f"--url is needed\n\n{_described(found)}", 2)
+        return
+    try:
+        target = found.target(url, _options(found, option or []))
+    except ValueError as error:
+        fail(f"{error}\n\n{_described(found)}", 2)
+        return
+    checks = [one for one in found.checks if one.id.startswith(only)]
+    quiet = as_json or as_junit
+    report = await runner.run(
+        checks,
+        target,
+        title=found.title,
+        timeout_s=timeout_s,
+        progress=None if quiet else lambda outcome: typer.echo(runner.line(outcome)),
+    )
+    if quiet:
+        typer.echo(runner.as_json(report) if as_json else runner.as_junit(report))
+    else:
+        typer.echo(f"\n{runner.as_text(report)}")
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _suites() -> dict[str, Suite]:
+    """Every provider's folder may have a `conformance` with a `CONFORMANCE`."""
+    import importlib
+    import importlib.util
+    import pkgutil
+
+    from tillgate import providers
+
+    found: dict[str, Suite] = {}
+    for module in pkgutil.iter_modules(providers.__path__, "tillgate.providers."):
+        name = f"{module.name}.conformance"
+        if module.ispkg and importlib.util.find_spec(name) is not None:
+            one: Suite = importlib.import_module(name).CONFORMANCE
+            found[one.name] = one
+    return dict(sorted(found.items()))
+
+
+def _options(suite: Suite, given: list[str]) -> dict[str, Any]:
+    known = {one.name: one for one in suite.options}
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise ValueError(f"-o {text.partition('=')[0]}: it is NAME=VALUE, with one of the names below")
+        if value.startswith("env:"):
+            value = os.environ.get(value.removeprefix("env:"), "")
+        if known[name].many:
+            found.setdefault(name, []).append(value)
+        else:
+            found[name] = value
+    return found
+
+
+def _list(suites: dict[str, Suite]) -> None:
+    for one in suites.values():
+        typer.echo(f"{_described(one)}\n")
+    typer.echo("Run one: tillgate conform NAME --url URL -o NAME=VALUE …")
+
+
+def _described(suite: Suite) -> str:
+    lines = [f"{suite.name}: {suite.title}, {len(suite.checks)} checks"]
+    for one in suite.options:
+        words = ["needed"] * one.required + ["repeatable"] * one.many
+        default = [f"default {one.default}"] if one.default is not None else []
+        told = f" ({', '.join([*words, *default])})" if words or default else ""
+        lines.append(f"  -o {one.name}=…  {one.help}{told}")
+    return "\n".join(lines)
