@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tillgate.commands import conform, demo, ledger, merchant, qr, server, simulate
+from tillgate.commands import conform, demo, kiosk, ledger, merchant, qr, server, simulate
 
 app = typer.Typer(
     name="tillgate",
@@ -42,6 +42,8 @@ app.add_typer(merchant.app, name="merchant")
 app.add_typer(ledger.app, name="ledger")
 app.command()(ledger.events)
 app.command()(conform.conform)
+app.command()(kiosk.kiosk)
+app.command()(kiosk.terminal)
 app.add_typer(qr.app, name="qr")
 app.add_typer(simulate.app, name="simulate")
 
