@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +28,23 @@ _HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asset:
     name: str  # as it is asked for: `checkout.0f3a9c41d2.css`
     body: bytes
-    pressed: bytes | None  # gzip, where it is worth it
-    content_type: str
+    suffix: str
+
+    @property
+    def content_type(self) -> str:
+        return TYPES[self.suffix]
+
+    @cached_property
+    def pressed(self) -> bytes | None:
+        """gzip, where it is worth it; made when it is first asked for, so that the start does not wait."""
+        if self.suffix not in _PRESSED:
+            return None
+        pressed = gzip.compress(self.body, mtime=0)
+        return pressed if len(pressed) < len(self.body) else None
 
 
 class Assets:
@@ -57,7 +69,7 @@ class Assets:
         asset = self._by_name.get(request.path_params["name"])
         if asset is None:
             return PlainTextResponse("Not found", 404, {"cache-control": "no-store"})
-        if asset.pressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        if "gzip" in request.headers.get("accept-encoding", "") and asset.pressed is not None:
             headers = {**_HEADERS, "content-encoding": "gzip"}
             return Response(asset.pressed, headers=headers, media_type=asset.content_type)
         return Response(asset.body, headers=_HEADERS, media_type=asset.content_type)
@@ -69,5 +81,4 @@ class Assets:
 def _read(path: Path) -> Asset:
     body = path.read_bytes()
     name = f"{path.stem}.{hashlib.sha256(body).hexdigest()[:10]}{path.suffix}"
-    pressed = gzip.compress(body, mtime=0) if path.suffix in _PRESSED else None
-    return Asset(name, body, pressed if pressed and len(pressed) < len(body) else None, TYPES[path.suffix])
+    return Asset(name, body, path.suffix)

@@ -15,7 +15,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from tillgate.domain.errors import Misconfigured, Unavailable
 from tillgate.store.tables import metadata
@@ -79,6 +78,8 @@ def _with(url: str, work: Callable[[Connection], T]) -> T:
 
 
 async def _postgres(address: str, work: Callable[[Connection], T]) -> T:
+    from sqlalchemy.ext.asyncio import create_async_engine  # slow to load, and SQLite needs it never
+
     engine = create_async_engine(f"postgresql+asyncpg://{address}", poolclass=pool.NullPool)
     try:
         async with engine.connect() as connection:
