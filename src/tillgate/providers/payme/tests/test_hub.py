@@ -1,0 +1,134 @@
+"""Payme through the hub: opened as a merchant does, paid and given back as Payme does, on both databases."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from tillgate import conform
+from tillgate.conform import Payable
+from tillgate.domain.errors import InvalidRequest
+from tillgate.http.inbound import routes
+from tillgate.hub import Intent
+from tillgate.hub.standing import StandingIntent
+from tillgate.providers.payme.conformance import CHECKS, CONFORMANCE, target
+from tillgate.providers.payme.simulator import FAULTS, PaymeSimulator
+from tillgate.providers.payme.tests.payme_kit import KEY, MERCHANT, PRICE_TIYIN, serve
+from tillgate.runtime import Runtime
+from tillgate.settings import Settings
+
+
+@dataclass
+class Shop:
+    """A merchant of a hub with a Payme account."""
+
+    runtime: Runtime
+    merchant: Any
+    account: Any
+    url: str
+    opened: int = 0
+
+    async def order(self, order_id: str | None = None) -> Payable:
+        self.opened += 1
+        reference = order_id or f"ORD-{self.opened}"
+        await self.runtime.hub.open(self.merchant, Intent(reference, PRICE_TIYIN, "UZS", "payme"))
+        return Payable(reference, PRICE_TIYIN, {"order_id": reference})
+
+    async def balances(self) -> dict[str, int]:
+        rows = await self.runtime.kit.reads.balances(self.merchant.id)
+        return {name: minor for name, _, minor in rows}
+
+
+@contextlib.asynccontextmanager
+async def shop_on(database_url: str, **config: Any) -> AsyncIterator[Shop]:
+    async with Runtime(Settings(database_url=database_url, sandbox=True)) as runtime:
+        made = await runtime.create_merchant("bazaar")
+        now = runtime.kit.clock()
+        settings = {"merchant_id": MERCHANT, "key": KEY} | config
+        account_id = await runtime.directory.create_account(made.merchant_id, "payme", "till", settings, now)
+        merchant, account = await runtime.directory.account(account_id)
+        async with serve(Starlette(routes=routes(runtime))) as base:
+            yield Shop(runtime, merchant, account, f"{base}/in/{account_id}")
+
+
+async def test_every_rule_holds_for_orders(database_url: str) -> None:
+    async with shop_on(database_url) as shop:
+        report = await conform.run(
+            CHECKS, target(shop.url, {"key": KEY}, orders=shop.order), title=CONFORMANCE.title
+        )
+    assert report.passed, conform.as_text(report)
+    assert report.count("skip") == 0
+
+
+async def test_every_rule_holds_for_standing_orders(database_url: str) -> None:
+    async with shop_on(database_url) as shop:
+        for name in ("anna", "bob"):
+            intent = StandingIntent(name, "UZS", "payme")
+            await shop.runtime.hub.standing.open(shop.merchant, intent, None, lambda *_: b"")
+        options = {"key": KEY, "kind": "accumulative", "order": ["anna:15000.50", "bob:700"]}
+        report = await conform.run(CHECKS, CONFORMANCE.target(shop.url, options))
+    assert report.passed, conform.as_text(report)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_money_moves_once_however_it_is_delivered(sqlite_url: str, fault: str) -> None:
+    async with shop_on(sqlite_url) as shop, PaymeSimulator.of(shop.url, KEY) as payme:
+        order = await shop.order()
+        receipt = await payme.pay(order.account, order.amount_minor, fault)
+        await payme.statement(0, 10**13)
+
+        books = await shop.balances()
+        expected = PRICE_TIYIN if receipt.state == 2 else 0
+        assert books.get("merchant", 0) == expected == -books.get(f"provider:{shop.account.id}", 0)
+        if receipt.state == 2:
+            await payme.refund(receipt)
+            assert (await shop.balances())["merchant"] == 0
+
+
+async def test_a_payer_gets_a_link_that_pays_and_a_fiscal_detail(sqlite_url: str) -> None:
+    detail = {"receipt_type": 0, "items": [{"title": "Tea", "price": PRICE_TIYIN, "count": 1}]}
+    async with shop_on(sqlite_url) as shop, PaymeSimulator.of(shop.url, KEY, merchant_id=MERCHANT) as payme:
+        metadata = json.dumps({"payme": {"detail": detail}})
+        intent = Intent("ORD-1", PRICE_TIYIN, "UZS", "payme", metadata=metadata)
+        opened = await shop.runtime.hub.open(shop.merchant, intent)
+        shown = shop.runtime.kit.invitation(opened.payment, shop.account)
+        assert shown is not None
+        assert shown.account == {"order_id": "ORD-1"}
+        assert shown.url == shown.qr_string
+
+        assert (await payme.check({"order_id": "ORD-1"}, PRICE_TIYIN))["detail"] == detail
+        receipt = await payme.pay_link(shown.url or "")
+        await payme.fiscal(receipt)
+        await payme.fiscal(receipt)
+        await payme.look(receipt)
+        assert (await shop.balances())["merchant"] == PRICE_TIYIN
+
+
+async def test_several_account_fields_are_one_order(sqlite_url: str) -> None:
+    async with (
+        shop_on(sqlite_url, account_fields=["phone", "contract"]) as shop,
+        PaymeSimulator.of(shop.url, KEY) as payme,
+    ):
+        await shop.order("phone=998901234567;contract=5%3B6")
+        receipt = await payme.pay({"phone": "998901234567", "contract": "5;6"}, PRICE_TIYIN)
+        assert receipt.state == 2
+        rows = await payme.statement(0, 10**13)
+        assert rows[0]["account"] == {"phone": "998901234567", "contract": "5;6"}
+
+
+async def test_an_order_that_payme_cannot_name_is_refused_when_it_is_shown(sqlite_url: str) -> None:
+    async with shop_on(sqlite_url) as shop:
+        with pytest.raises(InvalidRequest):
+            await shown(shop, "ORD;a=1")
+
+
+async def shown(shop: Shop, order_id: str) -> Any:
+    intent = Intent(order_id, PRICE_TIYIN, "UZS", "payme")
+    opened = await shop.runtime.hub.open(shop.merchant, intent)
+    return shop.runtime.kit.invitation(opened.payment, shop.account)
