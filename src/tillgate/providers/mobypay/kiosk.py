@@ -21,6 +21,7 @@ from tillgate.providers.mobypay.errors import (
     KeyReused,
     LocalProtocolError,
     NotAllowed,
+    NoTerminal,
     Unsettled,
 )
 from tillgate.providers.mobypay.evidence import Evidence
@@ -171,10 +172,12 @@ class Kiosk:
                 frame = connection.link.send(request, self.clock())
                 begin = rows.new_payment(payment, key, digest)
                 await self.journal.write([*begin, self._frame_out(payment, frame)])
-            except BaseException:
+            except BaseException as error:
                 self.steps.open.pop(payment.txn_id, None)
                 if terminal.in_flight == payment.txn_id:
                     terminal.in_flight = None
+                if isinstance(error, LocalProtocolError):
+                    raise NoTerminal(f"nothing can be said to {terminal.pos_id}: {error}") from error
                 raise
             finally:
                 self._starting.discard(key or "")

@@ -118,10 +118,8 @@ class Terminals:
         connection.identified = proven
         if owner is None and connection.link.key is not None and connection.link.key is not self.shared:
             owner = self._by_name[connection.link.key.name]  # the only terminal this port can have
-        if owner is None and self.shared is not None:
-            owner = Terminal(f"{NAMELESS}{next(self._strangers)}", self.shared, learned=True)
-            owner.nameless = True
-            self._by_name[owner.pos_id] = owner
+        if owner is None and connection.link.key is not None:  # it can only hold the shared secret
+            owner = self._nameless()
         connection.terminal = owner
         if owner is not None:
             connection.link.amount_form = owner.amount_form
@@ -138,8 +136,11 @@ class Terminals:
         terminal = self._by_name[received.key.name]
         older = terminal.connection if terminal.connection is not connection and terminal.connected else None
         self._forget_nameless(connection, terminal)
-        connection.terminal, connection.identified, terminal.connection = terminal, True, connection
+        connection.terminal, connection.identified = terminal, True
         connection.link.amount_form = terminal.amount_form
+        if not connection.alive:
+            return terminal, None  # its last words; a newer connection has taken its place, or none
+        terminal.connection = connection
         return terminal, older
 
     def closed(self, connection: Connection) -> None:
@@ -206,35 +207,46 @@ class Terminals:
 
     def _learn(self, connection: Connection, name: str | None) -> Terminal:
         current = connection.terminal
-        if current is None:
-            raise Impostor(
-                "unexpected_secret", "A message was signed with the shared secret where it is not used."
-            )
-        if name is None or name == current.pos_id:
-            connection.identified = True
+        if current is not None and not current.nameless:
+            if name not in (None, current.pos_id):
+                text = f"A connection that is {current.pos_id} sent a message in the name of {name[:64]}."
+                raise Impostor("other_pos_id", text)
             return current
-        if not current.nameless:
-            text = f"A connection that is {current.pos_id} sent a message in the name of {name[:64]}."
-            raise Impostor("other_pos_id", text)
+        if name is None:
+            return self._bind(connection, current or self._nameless())
         known = self._by_name.get(name)
         if known is not None and not known.learned:
-            raise Impostor(
-                "not_its_secret", f"A message in the name of {name} was signed with the shared secret."
-            )
-        if known is not None and known.connected:
-            text = f"A second connection speaks in the name of {name} while the first is alive."
+            text = f"A message in the name of {name[:64]} was signed with the shared secret."
+            raise Impostor("not_its_secret", text)
+        if known is not None and known is not current and known.connected:
+            text = f"A second connection speaks in the name of {name[:64]} while the first is alive."
             raise Impostor("second_connection", text)
-        terminal = known or Terminal(name, current.key, learned=True)
-        terminal.in_flight = terminal.in_flight or current.in_flight
+        terminal = known or Terminal(name, self._shared(), learned=True)
+        if current is not None:
+            terminal.in_flight = terminal.in_flight or current.in_flight
         self._by_name[name] = terminal
         self._forget_nameless(connection, terminal)
+        return self._bind(connection, terminal)
+
+    def _bind(self, connection: Connection, terminal: Terminal) -> Terminal:
         connection.terminal, connection.identified, terminal.connection = terminal, True, connection
+        connection.link.amount_form = terminal.amount_form
         return terminal
 
     def _forget_nameless(self, connection: Connection, successor: Terminal) -> None:
         before = connection.terminal
         if before is not None and before is not successor and before.nameless:
             self._by_name.pop(before.pos_id, None)
+
+    def _shared(self) -> Key:
+        assert self.shared is not None, "only connections that may hold the shared secret get here"
+        return self.shared
+
+    def _nameless(self) -> Terminal:
+        terminal = Terminal(f"{NAMELESS}{next(self._strangers)}", self._shared(), learned=True)
+        terminal.nameless = True
+        self._by_name[terminal.pos_id] = terminal
+        return terminal
 
     def _enrolled(self) -> list[Terminal]:
         return [terminal for terminal in self._by_name.values() if not terminal.learned]

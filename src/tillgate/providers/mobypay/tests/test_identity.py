@@ -340,3 +340,35 @@ async def test_tls_without_client_certificates(bench_at: OpenBench, tmp_path: Pa
         await terminal.request()
         await terminal.result(payment.txn_id, "success")
         await bench.reaches(payment.txn_id, "succeeded")
+
+
+async def test_a_shared_and_own_secrets_side_by_side(bench_at: OpenBench) -> None:
+    async with bench_at(terminals=(POS2,), shared_secret=oracle.SECRET) as bench:
+        silent = await bench.terminal("POS001")
+        with pytest.raises(NoTerminal):  # it could hold either secret, so nothing could be signed for it
+            await bench.pay()
+        await silent.say(oracle.fresh(type="ping", pos_id="POS001"))
+        await bench.until(lambda: bench.server.terminals.get("POS001"))
+        payment = await bench.pay()
+        assert (await silent.request())["txn_id"] == payment.txn_id
+        await silent.result(payment.txn_id, "success")
+        await bench.reaches(payment.txn_id, "succeeded")
+        nameless = await bench.terminal(None)
+        await nameless.say(oracle.fresh(type="ping"))
+        await bench.until(lambda: bench.server.terminals.get("unidentified-1"))
+        assert (await bench.pay(sen=7, terminal="unidentified-1")).state == "pending"
+        await nameless.request()
+
+
+async def test_last_words_of_a_superseded_connection_do_not_bring_it_back(bench_at: OpenBench) -> None:
+    async with bench_at() as bench:
+        old = await bench.terminal(named=True)
+        payment = await bench.pay()
+        await old.request()
+        # Both at once: the new connection introduces itself while the old one's words are on their way.
+        await old.send(b"".join(oracle.line(oracle.ack(payment.txn_id)) for _ in range(20)))
+        new = await bench.terminal(named=True)
+        assert await old.closed_by_kiosk()
+        await bench.reaches(payment.txn_id, "unknown")
+        again = await bench.pay(sen=7)
+        assert (await new.request())["txn_id"] == again.txn_id

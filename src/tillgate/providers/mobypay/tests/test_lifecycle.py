@@ -1,6 +1,8 @@
 """The table of a payment's life, stated again by hand, and what the words of a result mean."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tillgate.providers.mobypay.errors import NotAllowed
 from tillgate.providers.mobypay.lifecycle import Fact, Payment, State, Timers, advance, classify, timer
@@ -203,3 +205,28 @@ def test_the_timers() -> None:
 def test_an_error_text_does_not_colour_a_success() -> None:
     assert advance(payment("succeeded"), Fact.ERROR, 1, note="boom").payment.error_message is None
     assert advance(payment("processing"), Fact.ERROR, 1, note="boom").payment.error_message == "boom"
+
+
+@given(st.lists(st.sampled_from(["success", "failed", "odd", "plans", *sorted(Fact)]), max_size=12))
+def test_whatever_happens_no_success_is_lost(story: list[str]) -> None:
+    """Once a terminal has reported a success, only a person can make it anything but paid or disputed."""
+    now, charged, settled = payment("processing", PaymentMode.IPP), False, False
+    for word in story:
+        result = {
+            "success": told("success", transaction_id="1"), "failed": told("failed"), "odd": told("declined"),
+            "plans": told("ipp_plans"),
+        }.get(word)  # fmt: skip
+        fact = classify(now, result) if result else Fact(word)
+        if fact in (Fact.SUCCESS, Fact.MISMATCH, Fact.FAILURE, Fact.REPEAT) and result is None:
+            continue  # these facts are only ever carried by a result
+        try:
+            now = advance(now, fact, 1, result).payment
+        except NotAllowed:
+            continue
+        charged = charged or word == "success"
+        settled = settled or fact in (Fact.SETTLED_PAID, Fact.SETTLED_UNPAID)
+        if charged and not settled:
+            assert now.state in (State.SUCCEEDED, State.REQUIRES_REVIEW)
+            assert now.transaction_id == "1"
+        if not charged and fact is not Fact.SETTLED_PAID and not settled:
+            assert now.state is not State.SUCCEEDED
