@@ -49,7 +49,7 @@ class Sealer:
             if box is None:
                 raise InvalidTag
             return box.decrypt(sealed[_ID : _ID + _NONCE], sealed[_ID + _NONCE :], where.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # a value cut short has no whole nonce
             raise Misconfigured(f"{where} was sealed with another TILLGATE_SECRET_KEY") from None
 
     def is_current(self, sealed: bytes) -> bool:
