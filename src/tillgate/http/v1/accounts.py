@@ -8,10 +8,10 @@ import msgspec
 
 from tillgate import schemas_v1
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import whole
 from tillgate.http.v1.shared import LIST, READ, WRITE, answer, named
 from tillgate.hub.accounts import fields, is_secret, public_config, secrets_set
+from tillgate.schemas_v1 import bodies as models
 from tillgate.spi import Channel, Provider
 from tillgate.store.directory import Account
 

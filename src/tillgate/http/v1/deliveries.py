@@ -8,10 +8,11 @@ from typing import Any, Final
 from tillgate import schemas_v1
 from tillgate.domain.errors import NotFound
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import events, models
+from tillgate.http.v1 import events
 from tillgate.http.v1.pages import PAGING, asked
 from tillgate.http.v1.shared import LIST, READ, WRITE, answer, named
 from tillgate.schemas import rfc3339
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.ids import event_seq
 from tillgate.store.reads_pages import Wanted
 

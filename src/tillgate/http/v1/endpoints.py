@@ -10,12 +10,12 @@ from tillgate import schemas_v1
 from tillgate.domain.errors import InvalidRequest
 from tillgate.http.openapi import Nothing
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import parse_time, whole
 from tillgate.http.v1.shared import LIST, READ, WRITE, answer, callable_url, named, printable
 from tillgate.hub.endpoints import Wanted
 from tillgate.hub.resending import Span
 from tillgate.schemas import rfc3339
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.directory import Endpoint
 from tillgate.store.resending import Replayed
 

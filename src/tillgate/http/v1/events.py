@@ -8,10 +8,10 @@ from typing import Any
 from tillgate import schemas_v1
 from tillgate.domain.errors import NotFound
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import CREATED, PAGING, asked
 from tillgate.http.v1.shared import LIST, READ, named
 from tillgate.hub.endpoints import EVENT_KINDS
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.reads_pages import Wanted
 
 

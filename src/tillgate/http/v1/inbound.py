@@ -14,10 +14,10 @@ import msgspec
 from tillgate import schemas_v1
 from tillgate.domain.errors import NotFound
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import CREATED, PAGING, asked, id_at
 from tillgate.http.v1.shared import LIST, READ, named
 from tillgate.hub.accounts import is_secret
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.reads_pages import Wanted
 
 STRUCK: Final = "…"

@@ -10,11 +10,11 @@ from typing import Any, Final
 from tillgate import schemas_v1
 from tillgate.domain.money import Money
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import CREATED, PAGING, Asked, asked, whole
 from tillgate.http.v1.payments import STATUSES, payments_page
 from tillgate.http.v1.shared import LIST
 from tillgate.schemas import rfc3339
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.reads_pages import Key, Page, Wanted
 
 _PIECE: Final = 500

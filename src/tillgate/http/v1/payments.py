@@ -8,7 +8,6 @@ from tillgate import schemas_v1
 from tillgate.domain.errors import InvalidRequest
 from tillgate.domain.payment import Attempt, Payment, Status
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import CREATED, PAGING, Asked, asked, id_at, whole
 from tillgate.http.v1.shared import (
     LIST,
@@ -26,6 +25,7 @@ from tillgate.http.v1.shared import (
 )
 from tillgate.hub import Intent
 from tillgate.hub.kit import order_key
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.book import record_of
 from tillgate.store.reads_pages import Page, Wanted
 

@@ -8,9 +8,9 @@ from tillgate import schemas_v1
 from tillgate.domain.errors import NotFound
 from tillgate.domain.payment import Payment, Refund
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import CREATED, PAGING, asked, id_at, whole
 from tillgate.http.v1.shared import LIST, READ, REPLAYED, WRITE, named, own_payment, printable
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.book import record_of
 from tillgate.store.reads_pages import Wanted
 

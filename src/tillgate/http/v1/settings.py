@@ -10,9 +10,9 @@ from msgspec import UNSET
 from tillgate import schemas, schemas_v1
 from tillgate.http.merchant import create_token
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.shared import LIST, answer, callable_url
 from tillgate.schemas import rfc3339
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.directory import MerchantSettings, Secrets
 
 

@@ -8,7 +8,6 @@ from tillgate import schemas_v1
 from tillgate.domain.errors import InvalidRequest, NotFound, TillgateError
 from tillgate.domain.payment import StandingOrder
 from tillgate.http.operation import Answer, Call, Operation
-from tillgate.http.v1 import models
 from tillgate.http.v1.pages import CREATED, PAGING, asked, id_at
 from tillgate.http.v1.shared import (
     LIST,
@@ -22,6 +21,7 @@ from tillgate.http.v1.shared import (
     standing_action,
 )
 from tillgate.hub.standing import StandingIntent
+from tillgate.schemas_v1 import bodies as models
 from tillgate.store.book import record_of
 from tillgate.store.reads_pages import Wanted
 
