@@ -37,7 +37,9 @@ def kiosk(
     ] = Path("tillgate-kiosk.db"),
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML with [[terminals]]: pos_id, secret or secret_file, port, amount_form."),
+        typer.Option(
+            help="TOML file that lists terminals: pos_id, secret or secret_file, port, amount_form."
+        ),
     ] = None,
     secret_file: _SecretFile = None,
     menu: Annotated[bool, typer.Option(help="Show the menu.")] = True,
@@ -61,8 +63,7 @@ def kiosk(
 ) -> None:
     """Serve card terminals, with the documented menu and, if asked, a control API.
 
-    Amounts are in ringgit. With input from a pipe, a new payment waits for an idle terminal and Exit for
-    the outcome.
+    Amounts are in ringgit. Input may come from a pipe: then Exit waits for the outcome.
     """
     from tillgate.providers.mobypay.errors import KioskRefusal
     from tillgate.providers.mobypay.program import run_kiosk
