@@ -76,7 +76,7 @@ class _Details(msgspec.Struct, frozen=True):
 
 def paydoc(order: Order) -> int | None:
     """Click's payment number (`payment_id` of its API), kept with the transaction since Prepare."""
-    kept: str | None = getattr(order, "details", None)
+    kept = order.details
     return msgspec.json.decode(kept, type=_Details).click_paydoc_id if kept else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -278,9 +279,9 @@ async def test_a_receipt_is_sent_in_tiyin(desk: SimpleNamespace) -> None:
 # --- as a connector: looks and refunds ----------------------------------------------------------------------
 
 
-def order(details: str | None, amount: Money = PRICE) -> Any:
+def order(details: str | None, amount: Money = PRICE) -> Order:
     made = Order("att-1", "pay-1", "A", "click", amount, 0, 0, external_id="1")
-    return SimpleNamespace(**{name: getattr(made, name) for name in made.__slots__}, details=details)
+    return replace(made, details=details)
 
 
 @pytest.mark.parametrize(
