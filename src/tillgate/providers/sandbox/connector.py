@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from tillgate.domain.dialogue import Record, Tell
-from tillgate.domain.errors import Declined, Refusal, Unauthenticated, Unreadable, Unsure
+from tillgate.domain.errors import Declined, InvalidRequest, Refusal, Unauthenticated, Unreadable, Unsure
 from tillgate.domain.payment import (
     Accepted,
     Closed,
@@ -90,6 +90,9 @@ class Sandbox:
     # --- out ---
 
     def invite(self, order: Order) -> Show | None:
+        """Raises `InvalidRequest`: a QRIS code carries whole rupiah."""
+        if order.amount.minor % 100:
+            raise InvalidRequest("the amount must be whole rupiah", param="amount")
         if order.amount.minor // 100 % 1000 in FAULTS:
             return None
         return _show(order)
