@@ -148,7 +148,7 @@ async def open_till(
     journal = Journal(database, clock)
     await journal.start()
     try:
-        directory = Directory(database, journal, Sealer([SECRET_KEY]))
+        directory = Directory(database, journal, Sealer([SECRET_KEY]), clock)
         kit = Kit(
             Reads(database),
             journal,
