@@ -6,6 +6,7 @@ of a batch as arrays in one round trip. Everything else is SQLAlchemy Core, comp
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,20 @@ def delete(engine: Engine, table: Table) -> str:
     match = " AND ".join(f"t.{name} = k.{name}" for name in keys)
     given = f"unnest({_arrays(table, keys)}) AS k({', '.join(keys)})"
     return f"DELETE FROM {table.name} t USING {given} WHERE {match}"
+
+
+@cache
+def together(texts: tuple[str, ...]) -> str:
+    """Several writes of PostgreSQL as one statement that answers how many rows each changed. Their parameters
+    follow each other."""
+    parts, counts, before = [], [], 0
+    for number, text in enumerate(texts):
+        shift = before
+        numbered = re.sub(r"\$(\d+)", lambda found, by=shift: f"${int(found[1]) + by}", text)  # type: ignore[misc]
+        before += len(set(re.findall(r"\$\d+", text)))
+        parts.append(f"w{number} AS ({numbered} RETURNING 1)")
+        counts.append(f"(SELECT count(*) FROM w{number})")
+    return f"WITH {', '.join(parts)} SELECT {', '.join(counts)}"
 
 
 @dataclass(frozen=True, slots=True)
