@@ -32,6 +32,8 @@ def upgrade(url: str) -> str:
             connection.commit()  # the lock is the session's
         else:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            # Nobody begins by himself here: one transaction for all, so that a kill leaves nothing half-made.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         command.upgrade(_config(connection), "head")
         connection.commit()
         return MigrationContext.configure(connection).get_current_revision() or ""
@@ -65,7 +67,9 @@ def _with(url: str, work: Callable[[Connection], T]) -> T:
     """Run `work` on a short-lived connection of its own; Alembic is synchronous."""
     try:
         if url.startswith("sqlite:///"):
-            engine = create_engine(url, poolclass=pool.NullPool, connect_args={"timeout": 30})
+            engine = create_engine(
+                url, poolclass=pool.NullPool, connect_args={"timeout": 30, "isolation_level": None}
+            )
             with engine.connect() as connection:
                 return work(connection)
         if url.startswith(("postgresql://", "postgres://")):
