@@ -218,9 +218,7 @@ async def test_what_was_for_an_endpoint_that_is_deleted_is_not_sent(
     assert len([url for url, _, _ in till.sink.got if url == BAD]) == 1
 
 
-async def test_a_replay_is_bounded_and_says_where_to_go_on(
-    till: Till, shop: Merchant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_replay_is_bounded_and_says_where_to_go_on(till: Till, shop: Merchant) -> None:
     shop, one = await endpoint(till, shop, GOOD, "payment.pending")
     await till.hub.endpoints.switch(shop, one.id, False, None, shown)
     shop = await till.directory.merchant(shop.id)
