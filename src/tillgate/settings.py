@@ -99,13 +99,13 @@ class Settings(BaseSettings):
             return (SANDBOX_SECRET_KEY,)
         if not key:
             raise Misconfigured("TILLGATE_SECRET_KEY is not set (for a try without money: --sandbox)")
-        if not self.sandbox and (key.lower() in _WEAK or len(key) < MIN_SECRET_CHARS or len(set(key)) < 8):
-            raise Misconfigured(
-                f"TILLGATE_SECRET_KEY is weak: give {MIN_SECRET_CHARS} random characters or more, "
-                "for example from: openssl rand -hex 32"
-            )
-        previous = self.secret_key_previous.get_secret_value().split(",")
-        return (key, *(one.strip() for one in previous if one.strip()))
+        given = self.secret_key_previous.get_secret_value().split(",")
+        previous = [one.strip() for one in given if one.strip()]
+        if not self.sandbox:
+            _require_strong("TILLGATE_SECRET_KEY", key)
+            for one in previous:  # tokens that it signed are still taken
+                _require_strong("TILLGATE_SECRET_KEY_PREVIOUS", one)
+        return (key, *previous)
 
     def bootstrap(self) -> list[tuple[str, str]]:
         """API keys and secrets of merchants to make. Raises `Misconfigured` for half a pair or a weak one."""
@@ -121,6 +121,14 @@ class Settings(BaseSettings):
                     f"TILLGATE_BOOTSTRAP_API_SECRET{number} is weak: {MIN_SECRET_CHARS} characters or more"
                 )
         return [(key, secret) for _, key, secret in pairs if key]
+
+
+def _require_strong(name: str, key: str) -> None:
+    if key.lower() in _WEAK or len(key) < MIN_SECRET_CHARS or len(set(key)) < 8:
+        raise Misconfigured(
+            f"{name} is weak: give {MIN_SECRET_CHARS} random characters or more, "
+            "for example from: openssl rand -hex 32"
+        )
 
 
 class _FileSource(PydanticBaseSettingsSource):

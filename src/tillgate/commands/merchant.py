@@ -1,4 +1,4 @@
-"""`tillgate merchant create|list|rotate`."""
+"""`tillgate merchant create|list|rotate|webhook-secret`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ async def create(
 ) -> None:
     """Make a merchant; its API secret is shown this once."""
     async with context.hub(database, sandbox) as runtime:
-        _show(await runtime.create_merchant(name), as_json)
+        made = await runtime.create_merchant(name)
+        merchant = await runtime.directory.merchant(made.merchant_id)
+        _show(made, as_json, webhook_secret=merchant.webhook_secrets[0])
 
 
 @app.command("list")
@@ -63,10 +65,29 @@ async def rotate(
         _show(made, as_json)
 
 
-def _show(made: Any, as_json: bool) -> None:
+@app.command("webhook-secret")
+@command
+async def webhook_secret(
+    name: Annotated[str, typer.Argument(help="Name or id of the merchant.")],
+    database: Database = None,
+    sandbox: Sandbox = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the merchant's callbacks are signed with."""
+    async with context.hub(database, sandbox) as runtime:
+        [merchant] = await context.merchants(runtime, name)
     if as_json:
-        emit_json({"merchant_id": made.merchant_id, "api_key": made.api_key, "api_secret": made.api_secret})
+        emit_json({"merchant_id": merchant.id, "webhook_secrets": list(merchant.webhook_secrets)})
         return
-    typer.echo(f"merchant    {made.merchant_id}")
-    typer.echo(f"api_key     {made.api_key}")
-    typer.echo(f"api_secret  {made.api_secret}    (shown once: keep it now)")
+    for secret in merchant.webhook_secrets:
+        typer.echo(secret)
+
+
+def _show(made: Any, as_json: bool, **more: str) -> None:
+    shown = {"merchant_id": made.merchant_id, "api_key": made.api_key, "api_secret": made.api_secret, **more}
+    if as_json:
+        emit_json(shown)
+        return
+    for name, value in shown.items():
+        once = "    (shown once: keep it now)" if name == "api_secret" else ""
+        typer.echo(f"{name:<16}{value}{once}")
