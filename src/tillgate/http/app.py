@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
+import structlog
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,16 +15,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tillgate import schemas
-from tillgate.domain.errors import InvalidRequest, Misconfigured, NotFound, TillgateError, Unavailable
+from tillgate.domain.errors import Fault, InvalidRequest, Misconfigured, NotFound, TillgateError, Unavailable
 from tillgate.http import checkout, docs, inbound, merchant, openapi, openapi_plain, sandbox, v1
 from tillgate.http.limits import RateLimit
-from tillgate.http.operation import Bound, MethodNotAllowed, Operation, Web, named
+from tillgate.http.operation import Bound, Dialect, MethodNotAllowed, Operation, Web, named
 from tillgate.http.tokens import Tokens
 from tillgate.hub.endpoints import EVENT_KINDS
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 from tillgate.store import schema
+
+log = structlog.get_logger("tillgate.http")
 
 
 class Application(FastAPI):
@@ -63,7 +64,9 @@ def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True)
     app.front = {}
     app.router.redirect_slashes = False
     app.state.runtime = runtime
-    app.add_exception_handler(HTTPException, _http_error)
+    answer = _answering(merchant.DocumentDialect(legacy_error_code_200=settings.legacy_error_code_200))
+    for kind in (HTTPException, TillgateError, Exception):
+        app.add_exception_handler(kind, answer)
     return app
 
 
@@ -125,38 +128,36 @@ class _Methods:
         await app(scope, receive, send)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods, in the document's shape, or as a problem."""
-    assert isinstance(error, HTTPException)
-    if request.url.path.startswith("/v1/"):
-        return _problem(request, error)
-    kind, message = {
-        404: ("not_found", "There is nothing at this address"),
-        405: (MethodNotAllowed.code, MethodNotAllowed.__doc__ or ""),
-    }.get(error.status_code, ("invalid_request", str(error.detail)))
-    request_id = named(request.headers.get("x-request-id", "").encode("latin-1")).decode()
-    out = schemas.ErrorOut(
-        status="failed",
-        errorCode=str(error.status_code),
-        errorType=kind,
-        errorMessage=message,
-        request_id=request_id,
-    )
-    content: Any = msgspec.to_builtins(out)
-    headers = {"cache-control": "no-store", "x-request-id": request_id, **(error.headers or {})}
-    return JSONResponse(content, error.status_code, headers)
+def _answering(document: Dialect) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """What no operation answered: unknown paths and methods, and what broke behind a page or a door."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        said = _ours(error)
+        if isinstance(error, Fault) and not isinstance(
+            error, Unavailable
+        ):  # the server logs what is no Fault
+            log.error("a request failed", route=request.url.path[:100], exc_info=error)
+        dialect = v1.DIALECT if request.url.path.startswith("/v1/") else document
+        request_id = named(request.headers.get("x-request-id", "").encode("latin-1")).decode()
+        status, body, kind = dialect.error(said, request_id, None)
+        headers = {"cache-control": "no-store", "x-request-id": request_id}
+        headers |= {"retry-after": "1"} if status == 503 else {}
+        headers |= dict(getattr(error, "headers", None) or {})
+        return Response(body, status, headers, kind)
+
+    return answer
 
 
-def _problem(request: Request, error: HTTPException) -> Response:
-    kinds: dict[int, TillgateError] = {
-        404: NotFound("There is nothing at this address"),
-        405: MethodNotAllowed(),
-    }
-    said = kinds.get(error.status_code, InvalidRequest(str(error.detail)))
-    request_id = named(request.headers.get("x-request-id", "").encode("latin-1")).decode()
-    status, body, kind = v1.DIALECT.error(said, request_id)
-    headers = {"cache-control": "no-store", "x-request-id": request_id, **(error.headers or {})}
-    return Response(body, status, headers, kind)
+def _ours(error: Exception) -> TillgateError:
+    if isinstance(error, TillgateError):
+        return error
+    if isinstance(error, HTTPException):
+        known: dict[int, TillgateError] = {
+            404: NotFound("There is nothing at this address"),
+            405: MethodNotAllowed(),
+        }
+        return known.get(error.status_code, InvalidRequest(str(error.detail)))
+    return Fault()
 
 
 def _health(runtime: Runtime) -> list[Route]:

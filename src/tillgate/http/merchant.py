@@ -37,11 +37,14 @@ class DocumentDialect:
     def __init__(self, *, legacy_error_code_200: bool) -> None:
         self._legacy = legacy_error_code_200
 
-    def error(self, error: TillgateError, request_id: str, operation: Operation) -> tuple[int, bytes, str]:
+    def error(
+        self, error: TillgateError, request_id: str, operation: Operation | None = None
+    ) -> tuple[int, bytes, str]:
         status, kind, message = error.status, error.code, str(error)
+        name = operation.name if operation else ""
         if isinstance(error, Unavailable | NoProvider):
             status, kind = 503, "service_unavailable"
-            if operation.name == "list_wallets":
+            if name == "list_wallets":
                 message = "Unable to retrieve wallet list at the moment. Please try again later."
         elif isinstance(error, Fault):
             status, kind, message = 500, "server_error", Fault.__doc__ or ""
@@ -50,7 +53,7 @@ class DocumentDialect:
             errorCode=code,
             errorType=kind,
             errorMessage=message,
-            status=None if operation.name == "create_token" else "failed",
+            status=None if name == "create_token" else "failed",
             param=getattr(error, "param", None),
             request_id=request_id,
         )

@@ -74,8 +74,10 @@ class Dialect(Protocol):
     model: type[Any]
     content_type: str
 
-    def error(self, error: TillgateError, request_id: str, operation: Operation) -> tuple[int, bytes, str]:
-        """Status, body, content type."""
+    def error(
+        self, error: TillgateError, request_id: str, operation: Operation | None
+    ) -> tuple[int, bytes, str]:
+        """Status, body, content type. No operation: nothing is served there, or something that is none."""
 
 
 @dataclass(slots=True)
