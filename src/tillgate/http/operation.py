@@ -43,6 +43,7 @@ _JSON_TYPES: Final = {
     "int": "a whole number", "float": "a number", "str": "a string", "bool": "a boolean",
     "array": "an array", "object": "an object", "str | null": "a string",
 }  # fmt: skip
+_UNKNOWN: Final = re.compile(r"unknown field `([^`]+)`")
 _AT: Final = re.compile(r"at `\$\.([^`]+)`")
 
 
@@ -316,6 +317,10 @@ def _invalid(message: str) -> InvalidRequest:
     missing = _MISSING.search(message)
     if missing:
         return InvalidRequest(f"Missing field: {missing[1]}", param=missing[1])
+    unknown = _UNKNOWN.search(message)
+    if unknown:
+        name = unknown[1][:60]
+        return InvalidRequest(f"There is no field {name}", param=name)
     at = _AT.search(message)
     if at:
         return InvalidRequest(f"Invalid field: {at[1]}. {_said(message)}", param=at[1])
