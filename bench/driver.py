@@ -94,7 +94,6 @@ def hub(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
     environment = hub_environment(f"sqlite:///{directory}/hub.db", 8080)
     os.environ |= environment
     from tillgate.http.app import create_app
-
     from tillgate.settings import load
     from tillgate.store import directory as directory_module
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from pydantic import SecretStr
-from pydantic_core import PydanticUndefined
 
 from tillgate.settings import Settings
 
@@ -26,7 +25,7 @@ def settings() -> str:
     ]
     for name, field in Settings.model_fields.items():
         default = field.default
-        if default is PydanticUndefined or default == "" or isinstance(default, SecretStr):
+        if default == "" or isinstance(default, SecretStr):
             shown = ""
         else:
             shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN = PROJECT["project"]["dependencies"]
-EXTRAS = [line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra]
+EXTRAS = [line for extra in PROJECT["project"].get("optional-dependencies", {}).values() for line in extra]
 BUILD, DEV = PROJECT["dependency-groups"]["build"], PROJECT["dependency-groups"]["dev"]
 
 PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^ ]+).*\n(?P<rest>(?:^ .*\n)*)", re.MULTILINE)
