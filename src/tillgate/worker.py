@@ -188,6 +188,8 @@ class Worker:
             except Exception as failed:  # noqa: BLE001 - each delivery says it for itself
                 error = failed
             for _, future in batch:
+                if future.done():  # whoever carried it was stopped
+                    continue
                 if error is None:
                     future.set_result(None)
                 else:
