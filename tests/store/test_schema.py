@@ -100,3 +100,10 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"this is a letter to my aunt" * 100)
     with pytest.raises(Unavailable):
         schema.upgrade(f"sqlite:///{tmp_path}/x.db")
+
+
+def test_the_head_is_what_alembic_says() -> None:
+    from alembic.script import ScriptDirectory
+
+    folder = Path(schema.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_current_head() == schema.head()

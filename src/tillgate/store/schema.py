@@ -1,25 +1,29 @@
-"""Bring a database to this version's tables, and say whether it is there."""
+"""Bring a database to this version's tables, and say whether it is there.
+
+Alembic is loaded only where there is something to migrate: it brings twenty megabytes and every dialect of
+SQL, and a hub that starts on a migrated database needs none of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy import Connection, create_engine, inspect, pool, text
 from sqlalchemy.exc import DBAPIError
 
 from tillgate.domain.errors import Misconfigured, Unavailable
 from tillgate.store.tables import metadata
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 T = TypeVar("T")
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x7111_6A7E  # two processes that migrate at once take turns
 
 
@@ -27,6 +31,8 @@ def upgrade(url: str) -> str:
     """Run what is missing; the revision the database is at now. Safe to run twice and by two at once."""
 
     def work(connection: Connection) -> str:
+        from alembic import command
+
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
             connection.commit()  # the lock is the session's
@@ -36,28 +42,49 @@ def upgrade(url: str) -> str:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         command.upgrade(_config(connection), "head")
         connection.commit()
-        return MigrationContext.configure(connection).get_current_revision() or ""
+        return _revision(connection) or ""
 
-    return _with(url, work)
+    found, wanted = state(url)
+    return wanted if found == wanted else _with(url, work)
 
 
 def state(url: str) -> tuple[str | None, str]:
     """The database's revision (None: it is empty) and this version's."""
-    return _with(url, lambda one: MigrationContext.configure(one).get_current_revision()), head()
+    return _with(url, _revision), head()
 
 
 def differences(url: str) -> list[object]:
     """What a migrated database and the tables in the code disagree on; for tests."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     return _with(url, lambda one: list(compare_metadata(MigrationContext.configure(one), metadata)))
 
 
 def head() -> str:
-    return ScriptDirectory.from_config(_config(None)).get_current_head() or ""
+    """The revision that no other follows; a test holds it to what Alembic says."""
+    texts = [path.read_text(encoding="utf-8") for path in (_MIGRATIONS / "versions").glob("*.py")]
+    revisions = {found[1] for text in texts if (found := _REVISION.search(text))}
+    followed = {found[1] for text in texts if (found := _FOLLOWS.search(text))}
+    [last] = revisions - followed
+    return last
+
+
+_REVISION = re.compile(r"^revision = [\"'](\w+)[\"']", re.MULTILINE)
+_FOLLOWS = re.compile(r"^down_revision = [\"'](\w+)[\"']", re.MULTILINE)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _config(connection: Connection | None) -> Config:
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
