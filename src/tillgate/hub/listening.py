@@ -88,7 +88,8 @@ class Tells:
                 try:
                     payment, attempt = move(plan, self.merchant, owner, fact)  # type: ignore[arg-type]
                 except OutOfOrder:
-                    plan.at("look", owner.id, owner.merchant_id, plan.now)
+                    if self.inbound is not None:  # a look of our own says itself when to look again
+                        plan.at("look", owner.id, owner.merchant_id, plan.now)
                     return Told("look", payment, owner, refund)
             elif refund is not None:
                 payment, refund = move_refund(plan, self.merchant, refund, fact)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from tillgate.domain.payment import (
     derived,
 )
 from tillgate.hub.keys import Kept, Key, Keyed, Recalls
-from tillgate.hub.kit import Kit, found_nothing, targets
+from tillgate.hub.kit import Kit, found_nothing, log, targets
 from tillgate.hub.listening import Listening
 from tillgate.hub.moves import event_kind, move
 from tillgate.hub.refunding import Refunding, patience_ms
@@ -353,6 +353,11 @@ class Upkeep:
                 knowable = True
             except Declined as error:  # too late, or it never had it
                 found_nothing(account, attempt.id, error)
+            except (Unreachable, Unsure):
+                raise
+            except Exception as error:
+                log.error("a connector failed", provider=account.provider, payment=payment.id, exc_info=True)
+                raise Unsure("whether it was withdrawn is not known") from error
         if not knowable and isinstance(connector, Looks):
             try:
                 tell = await connector.look(order, self._kit.out)
