@@ -109,9 +109,19 @@ class Bank:
     def give_back(self, refund: RefundOrder) -> str:
         if refund.operation_id not in self.refunds:
             charge = refund.payment.operation_id
+            if refund.amount.minor > self.left(charge):
+                raise Declined("that is more than is left")
             self.refunds[refund.operation_id] = charge, refund.amount.minor, "pending"
             self.end_refund(refund.operation_id, self.refunds_end)
         return self.refunds[refund.operation_id][2]
+
+    def left(self, operation_id: str) -> int:
+        """What of a charge has neither gone back nor is on its way."""
+        charge = self.charges[operation_id]
+        waiting = sum(
+            amount for of, amount, state in self.refunds.values() if (of, state) == (operation_id, "pending")
+        )
+        return charge.paid_minor - charge.refunded_minor - waiting
 
     def cancel(self, order: Order) -> Charge:
         charge = self.open(order)
