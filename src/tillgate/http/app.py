@@ -88,7 +88,7 @@ def mount(app: Application, runtime: Runtime) -> None:
         operations,
         version=version("tillgate"),
         url=settings.url,
-        plain=openapi_plain.paths(sandbox=settings.sandbox),
+        plain={**openapi_plain.paths(sandbox=settings.sandbox), **inbound.described(runtime.providers)},
         events=EVENT_KINDS,
     )
 
@@ -133,9 +133,7 @@ def _answering(document: Dialect) -> Callable[[Request, Exception], Awaitable[Re
 
     async def answer(request: Request, error: Exception) -> Response:
         said = _ours(error)
-        if isinstance(error, Fault) and not isinstance(
-            error, Unavailable
-        ):  # the server logs what is no Fault
+        if isinstance(error, Fault) and not isinstance(error, Unavailable):
             log.error("a request failed", route=request.url.path[:100], exc_info=error)
         dialect = v1.DIALECT if request.url.path.startswith("/v1/") else document
         request_id = named(request.headers.get("x-request-id", "").encode("latin-1")).decode()

@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tillgate.domain.errors import NotFound, Unavailable
+from tillgate.domain.errors import Misconfigured, NotFound, Unavailable
 from tillgate.http.operation import peer
 from tillgate.runtime import Runtime
-from tillgate.spi import Hears, Inbound, Reply
+from tillgate.spi import Hears, Inbound, Provider, Reply
+from tillgate.store.directory import Account, Merchant
 
 LIMIT_BYTES: Final = 1024 * 1024
 
 
+METHODS: Final = ["GET", "POST", "PUT"]
+Found: TypeAlias = Callable[[Request], Awaitable[tuple[Merchant, Account]]]
+
+
 def routes(runtime: Runtime) -> list[BaseRoute]:
+    """`/in/{account_id}`, and each provider's documented paths for its default account."""
+    directory = runtime.directory
+
+    async def named(request: Request) -> tuple[Merchant, Account]:
+        return await directory.account(request.path_params["account_id"][:80])
+
+    made: list[BaseRoute] = [Route("/in/{account_id}", _heard(runtime, named), methods=METHODS)]
+    for path, provider in documented(runtime.providers).items():
+        heard = _heard(runtime, _default(runtime, provider.name))
+        made += [Route(spelling, heard, methods=METHODS) for spelling in (path, f"{path}/")]
+    return made
+
+
+def documented(providers: Mapping[str, Provider[Any]]) -> dict[str, Provider[Any]]:
+    """Documented path → provider. Raises `Misconfigured` where two want the same."""
+    found: dict[str, Provider[Any]] = {}
+    for provider in providers.values():
+        for path in provider.paths:
+            if path in found:
+                raise Misconfigured(f"{provider.name} and {found[path].name} both document {path}")
+            found[path] = provider
+    return found
+
+
+def described(providers: Mapping[str, Provider[Any]]) -> dict[str, Any]:
+    """The documented paths, for OpenAPI."""
+    paths = {}
+    for path, provider in documented(providers).items():
+        name = path.strip("/").replace("/", "_").replace("-", "_")
+        said = {
+            "summary": f"{provider.title}: {provider.paths[path]}; the same as /in/ of its default account",
+            "tags": ["Providers"],
+            "responses": {"default": {"description": "The provider's dialect."}},
+        }
+        body: dict[str, Any] = {"requestBody": {"content": {"*/*": {}}}}
+        paths[path] = {
+            "get": {"operationId": f"inbound_{name}_get", **said},
+            "post": {"operationId": f"inbound_{name}", **said, **body},
+            "put": {"operationId": f"inbound_{name}_put", **said, **body},
+        }
+    return paths
+
+
+def _default(runtime: Runtime, provider: str) -> Found:
+    async def found(_request: Request) -> tuple[Merchant, Account]:
+        return await runtime.directory.default_account(provider)
+
+    return found
+
+
+def _heard(runtime: Runtime, found: Found) -> Callable[[Request], Awaitable[Response]]:
     async def heard(request: Request) -> Response:
-        account_id = request.path_params["account_id"]
         try:
-            merchant, account = await runtime.directory.account(account_id[:80])
+            merchant, account = await found(request)
         except NotFound:
             return Response(b'{"error":"not_found"}', 404, media_type="application/json")
         except Unavailable:
@@ -33,7 +89,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         reply = await runtime.hub.receive(merchant, account, inbound(request, body, runtime.kit.clock()))
         return response(reply)
 
-    return [Route("/in/{account_id}", heard, methods=["GET", "POST", "PUT"])]
+    return heard
 
 
 async def read(request: Request) -> bytes | None:

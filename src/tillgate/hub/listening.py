@@ -25,6 +25,9 @@ _SECRET_HEADERS: Final = frozenset(
     {"authorization", "cookie", "x-callback-token", "x-auth", "auth", "proxy-authorization", "x-signature"}
 )
 
+REFUSED_KEPT: Final = 60
+"""Refused messages that are kept for one account in a minute, by one process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -44,6 +47,7 @@ class Tells:
     account: Account
     tell: Tell
     inbound: Inbound | None = None
+    reply: Reply | None = None  # what the provider is answered
 
     @property
     def merchant_id(self) -> str:
@@ -68,7 +72,9 @@ class Tells:
             # What could not be matched yet may be matched when it is repeated.
             seen = self._event() if self.tell.event_id and told.verdict == "applied" else None
             payment_id = told.payment.id if told.payment else None
-            plan.inbound.append(inbound_row(plan, self.account, self.inbound, told.verdict, seen, payment_id))
+            plan.inbound.append(
+                inbound_row(plan, self.account, self.inbound, told.verdict, seen, payment_id, self.reply)
+            )
             if seen:
                 plan.seen.append(seen)
         return told
@@ -104,6 +110,7 @@ class Hints:
     account: Account
     hint: Hint | Noise
     inbound: Inbound
+    reply: Reply
 
     @property
     def merchant_id(self) -> str:
@@ -119,7 +126,11 @@ class Hints:
     def decide(self, plan: Plan) -> Told:
         told = self._decide(plan)
         payment_id = told.payment.id if told.payment else None
-        plan.inbound.append(inbound_row(plan, self.account, self.inbound, told.verdict, None, payment_id))
+        # What answers a message about no payment may be a token that was asked for.
+        reply = replace(self.reply, body=b"") if isinstance(self.hint, Noise) else self.reply
+        plan.inbound.append(
+            inbound_row(plan, self.account, self.inbound, told.verdict, None, payment_id, reply)
+        )
         return told
 
     def _decide(self, plan: Plan) -> Told:
@@ -300,6 +311,7 @@ class Listening:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
+        self._refused: tuple[int, dict[str, int]] = (0, {})
 
     async def receive(self, merchant: Merchant, account: Account, call: Inbound) -> Reply:
         """A provider's message in, its dialect out, also when we fail."""
@@ -324,6 +336,14 @@ class Listening:
         return reply
 
     async def _keep(self, account: Account, call: Inbound, refusal: Refusal, reply: Reply) -> None:
+        """Of what anyone can send without a key, only so much a minute is kept."""
+        minute = call.received_at // 60_000
+        if self._refused[0] != minute:
+            self._refused = minute, {}
+        kept = self._refused[1]
+        kept[account.id] = kept.get(account.id, 0) + 1
+        if kept[account.id] > REFUSED_KEPT:
+            return
         try:
             await self._kit.journal.submit(Refuses(account, call, refusal, reply))
         except Unavailable:
@@ -337,19 +357,19 @@ class Listening:
             rows = await kit.reads.statement(account.id, message.from_ms, message.to_ms)
             reply: Reply = connector.answer(call, heard, rows)
             return reply
-        if isinstance(message, Tell):
-            await kit.journal.submit(Tells(merchant, account, message, call))
-        elif isinstance(message, Hint | Noise):
-            await kit.journal.submit(Hints(merchant, account, message, call))
-        else:
+        if not isinstance(message, Tell | Hint | Noise):
             ask = Asks(
                 merchant, account, connector, heard, message, call, new_id("att_", now), new_id("pay_", now)
             )
             reply = await kit.journal.submit(ask)
             kit.kick()
             return reply
-        kit.kick()
         reply = connector.answer(call, heard, None)
+        if isinstance(message, Tell):
+            await kit.journal.submit(Tells(merchant, account, message, call, reply))
+        else:
+            await kit.journal.submit(Hints(merchant, account, message, call, reply))
+        kit.kick()
         return reply
 
     async def told(self, merchant: Merchant, account: Account, tell: Tell) -> Told:
