@@ -692,9 +692,10 @@ async def test_a_request_that_does_not_arrive(sqlite_url: str) -> None:
 
 
 async def drip(url: str, sent: bytes, pause_s: float) -> bytes:
+    """Send a byte now and then; the first that comes back."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    answer = asyncio.create_task(reader.read())
+    answer = asyncio.create_task(reader.read(65_536))
     for byte in sent:
         if answer.done():
             break
