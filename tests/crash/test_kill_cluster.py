@@ -1,0 +1,206 @@
+"""Two API processes and two workers on one PostgreSQL, any of them killed at any moment, under load.
+
+The tills do what tills do: they repeat what was not answered, at whichever API answers, with the same
+order_id or `Idempotency-Key`. All that was asked for is done exactly once in the end. `TILLGATE_CRASH_ROUNDS`
+is twice the number of kills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from support.postgres import free_port
+from support.serving import Client, Credentials, Process, new_merchant, rows
+from support.sink import Sink, sink
+
+KILLS = max(4, int(os.environ.get("TILLGATE_CRASH_ROUNDS", "20")) // 2)
+TILLS = 8
+PATIENCE_S = 60
+
+pytestmark = pytest.mark.timeout(240 + KILLS * 10)
+
+
+@dataclass
+class Done:
+    """What the tills were answered, in the end."""
+
+    payments: dict[str, str] = field(default_factory=dict)  # order → payment
+    paid: set[str] = field(default_factory=set)
+    refunds: dict[str, str] = field(default_factory=dict)  # key → refund
+
+
+class Cluster:
+    def __init__(self, directory: Path, url: str, sink_port: int) -> None:
+        self.settings = settings = {
+            "database_url": url,
+            "sandbox": 1,
+            "rate_limit": 0,
+            "callback_allow": f"127.0.0.1:{sink_port}",
+        }
+        ports = [free_port() for _ in range(2)]
+        self.apis = [
+            Process(directory, ["up", "--port", str(port), "--no-worker"], settings) for port in ports
+        ]
+        self.urls = [f"http://127.0.0.1:{port}" for port in ports]
+        self.workers = [Process(directory, ["worker"], settings) for _ in range(2)]
+
+    @property
+    def all(self) -> list[Process]:
+        return [*self.apis, *self.workers]
+
+    async def run(self, kills: int) -> None:
+        """Kill one at a time, at any moment, and start it again."""
+        for _ in range(kills):
+            await asyncio.sleep(random.uniform(0.05, 1.0))
+            one = random.choice(self.all)
+            await asyncio.to_thread(one.kill)
+            one.start()
+
+    def stop(self) -> None:
+        for one in self.all:
+            one.kill()
+
+
+class Till:
+    """Repeats until it is answered, wherever."""
+
+    def __init__(self, clients: list[Client], done: Done, callback_url: str, name: str) -> None:
+        self._clients, self._done, self._url, self._name = clients, done, callback_url, name
+
+    async def _ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            assert time.monotonic() < deadline, f"{method} {path}: nobody answers"
+            try:
+                answer = await random.choice(self._clients).ask(method, path, body, headers=headers)
+            except (aiohttp.ClientError, TimeoutError, ConnectionError):
+                await asyncio.sleep(0.05)
+                continue
+            if answer.status == 200:
+                return answer.json
+            # In flight: another process may still be at it.
+            assert answer.status in (503, 502) or answer.json["errorType"] == "in_flight", answer
+            await asyncio.sleep(0.05)
+
+    async def work(self, stop: asyncio.Event) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            order = f"{self._name}-{number}"
+            body = {
+                "wallet_id": random.choice(["gopay", "ovo"]),
+                "amount": 10_000,
+                "currency": "IDR",
+                "order_id": order,
+                "callback_url": self._url,
+            }
+            made = await self._ask("POST", "/payments", body)
+            payment = made["payment_id"]
+            self._done.payments[order] = payment
+            await self._ask("POST", f"/sandbox/payments/{payment}/pay")
+            self._done.paid.add(payment)
+            for part in range(random.choice([0, 1, 3])):
+                key = f"{order}-{part}"
+                wanted = {"amount": 2_500, "reason": "crash test"}
+                headers = {"Idempotency-Key": key}
+                refund = await self._ask("POST", f"/payments/{payment}/refund", wanted, **headers)
+                self._done.refunds[key] = refund["refund_id"]
+
+
+async def test_a_cluster_whose_processes_are_killed(durable_pg_url: str, tmp_path: Path) -> None:
+    done, stop = Done(), asyncio.Event()
+    async with sink(free_port()) as shop:
+        port = int(shop.url.split(":")[2].partition("/")[0])
+        cluster = Cluster(tmp_path, durable_pg_url, port)
+        try:
+            for one in cluster.apis:  # the first makes the tables, and the second finds them
+                await asyncio.to_thread(lambda one=one: one.start().listening())
+            merchant = await asyncio.to_thread(new_merchant, durable_pg_url)
+            for one in cluster.workers:
+                one.start()
+            await trade(cluster, merchant, done, shop, stop)
+            await everything_told(durable_pg_url, cluster, done, shop)
+            await all_there(cluster, merchant, done)
+        finally:
+            cluster.stop()
+    verify = Process(tmp_path, ["ledger", "verify"], cluster.settings).start()
+    assert await asyncio.to_thread(verify.wait) == 0, verify.log
+    print(
+        f"{len(done.payments)} payments, {len(done.refunds)} refunds, {len(shop.got)} callbacks: {verify.log}"
+    )
+
+
+async def trade(cluster: Cluster, merchant: Credentials, done: Done, shop: Sink, stop: asyncio.Event) -> None:
+    async with Client(cluster.urls[0], merchant) as one, Client(cluster.urls[1], merchant) as two:
+        clients = [await one.login(), await two.login()]  # both are up
+        tills = [
+            asyncio.create_task(Till(clients, done, shop.url, f"T{number}").work(stop))
+            for number in range(TILLS)
+        ]
+        await cluster.run(KILLS)
+        await asyncio.sleep(0.5)
+        stop.set()
+        await asyncio.gather(*tills)
+    assert len(done.payments) > KILLS
+
+
+def news(done: Done, shop: Sink) -> dict[tuple[str, str, str | None], set[str]]:
+    heard: dict[tuple[str, str, str | None], set[str]] = defaultdict(set)
+    for one in shop.got:
+        said = json.loads(one.body)
+        refund = said["refund"]["refund_id"] if said["refund"] else None
+        heard[said["payment_id"], said["type"], refund].add(one.id)
+    return heard
+
+
+async def everything_told(url: str, cluster: Cluster, done: Done, shop: Sink) -> None:
+    of = {done.refunds[key]: done.payments[key.rpartition("-")[0]] for key in done.refunds}
+    wanted: set[tuple[str, str, str | None]] = {(one, "payment.success", None) for one in done.paid}
+    wanted |= {(payment, "refund.success", refund) for refund, payment in of.items()}
+    deadline = time.monotonic() + PATIENCE_S
+    while missing := wanted - news(done, shop).keys():
+        assert time.monotonic() < deadline, f"{len(missing)} of {len(wanted)} were never told"
+        # As if the minute had passed in which a killed worker's claims are its own.
+        await rows(url, "UPDATE deliveries SET next_at = 0 WHERE state = 'pending'")
+        await rows(url, "UPDATE due SET run_at = 0 WHERE kind IN ('refund', 'look_refund')")
+        await asyncio.sleep(1)
+    assert all(len(ids) == 1 for ids in news(done, shop).values())
+    assert news(done, shop).keys() == wanted
+
+
+async def answers(client: Client) -> None:
+    """Wait until its API, which may have been killed last, is there again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            await client.login()
+            return
+        except aiohttp.ClientError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+
+
+async def all_there(cluster: Cluster, merchant: Credentials, done: Done) -> None:
+    assert len(set(done.payments.values())) == len(done.payments)
+    assert len(set(done.refunds.values())) == len(done.refunds)
+    refunded: dict[str, int] = defaultdict(int)
+    for key in done.refunds:
+        refunded[done.payments[key.rpartition("-")[0]]] += 2_500
+    async with Client(cluster.urls[0], merchant) as client:
+        await answers(client)
+        for order, payment in done.payments.items():
+            found = await client.status(payment)
+            assert found["order_id"] == order
+            assert found["status"] == ("success" if payment in done.paid else "pending")
+            assert found["refunded_amount"] == refunded[payment]
