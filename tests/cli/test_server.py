@@ -139,6 +139,27 @@ async def test_real_money_settings(tmp_path: Path, sqlite_url: str) -> None:
     assert await rows(sqlite_url, "SELECT COUNT(*) FROM merchants") == [(2,)]
 
 
+async def test_the_secret_key_is_changed(tmp_path: Path, sqlite_url: str) -> None:
+    """With the old key beside the new one nothing is lost; without it the hub says which key is missing."""
+    old, new = GOOD_KEY, GOOD_KEY[::-1]
+    with hub(
+        tmp_path, sqlite_url, secret_key=old, bootstrap_api_key="k", bootstrap_api_secret="s"
+    ) as process:
+        async with client(process.url, Credentials("k", "s", "", "")) as shop:
+            token, paid = shop.token, await shop.paid(1000)
+        assert process.stop() == 0
+    with hub(tmp_path, sqlite_url, secret_key=new, secret_key_previous=old) as process:
+        async with client(process.url, Credentials("k", "s", "", "")) as shop:
+            for one in (token, shop.token):
+                answer = await shop.ask("GET", f"/payments/{paid}", token=one)
+                assert (answer.status, answer.json["status"]) == (200, "success")
+            assert (await shop.refund(paid, 1000)).status == 200
+            await shop.until(paid, status_detail="refunded")  # the account's secrets were opened
+        assert process.stop() == 0
+    with pytest.raises(RuntimeError, match="TILLGATE_SECRET_KEY"):
+        hub(tmp_path, sqlite_url, secret_key="another0" + new[8:])
+
+
 async def test_a_worker_alone(tmp_path: Path, database_url: str) -> None:
     """What `up --no-worker` leaves undone, any worker does."""
     port = free_port()

@@ -479,6 +479,12 @@ async def test_tokens_that_are_not_ours(shop: Client) -> None:
         "the published key itself": forged(
             shop.token, b"sandbox-only-this-key-is-published-never-use-it-for-money"
         ),
+        "wrong key, named": forged(shop.token, b"k" * 32, header={"kid": "../../dev/null"}),
+        "wrong key, brought along": forged(
+            shop.token,
+            b"k" * 32,
+            header={"jwk": {"kty": "oct", "k": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2trazI"}},
+        ),
         "HS512": jwt.encode(data, real_key() * 2, algorithm="HS512"),
         "base64": base64.b64encode(b"a.b.c").decode(),
         "not ASCII": "ключ.ключ.ключ",

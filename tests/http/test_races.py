@@ -95,6 +95,13 @@ async def test_one_order_at_two_processes_is_one_payment(tills: tuple[str, list[
         assert len({answer.body for answer in answers}) == 1
         found = await stored(database_url, answers[0].json["payment_id"])
         assert found == {"attempts": 1, "live": 1, "refunds": 0, "opened": 1}
+    for n in range(5):
+        body, key = GOOD | {"order_id": f"keyed {n}"}, keyed(f"both {n}")
+        answers = await asyncio.gather(
+            *(both[m % 2].ask("POST", "/payments", body, headers=key) for m in range(10))
+        )
+        one_payment(answers)
+        assert len({answer.body for answer in answers}) == 1
     # The other process knows it, plays its payer, and refunds it; the two workers finish that.
     payment_id = answers[0].json["payment_id"]
     assert (await both[0].act(payment_id, "pay")).status == 200
