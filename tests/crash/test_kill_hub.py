@@ -24,7 +24,7 @@ from aiohttp import web
 
 from support.postgres import free_port
 
-ROUNDS = int(os.environ.get("TILLGATE_CRASH_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("TILLGATE_CRASH_ROUNDS", "8"))
 TILLS = 12
 LEASE_S = 60  # what a killed worker held comes up again after this long
 
