@@ -259,6 +259,16 @@ async def test_a_refund_that_succeeds_in_silence_is_found(served: Served, shop: 
     await told(ear, payment_id, "payment.success", "refund.success")
 
 
+async def test_sen_cannot_go_back(shop: Client) -> None:
+    """Rupiah have no decimals at any provider; `/v1` counts in sen, so that it could ask for one."""
+    payment_id = await shop.paid(2_000)
+    asked = {"amount_minor": 1, "reason": "x"}
+    answer = await shop.ask("POST", f"/v1/payments/{payment_id}/refunds", asked)
+    if answer.status != 400:
+        assert (await refund_ends(shop, payment_id))["status"] == "failed"
+    assert (await shop.status(payment_id))["refunded_amount"] == 0
+
+
 # --- where the sandbox is -----------------------------------------------------------------------------------
 
 

@@ -123,6 +123,8 @@ class Sandbox:
         return RefundRules()
 
     async def refund(self, refund: RefundOrder, send: Send) -> Tell:
+        if refund.amount.minor % 100:
+            raise Declined("the amount must be whole rupiah")
         body = {
             "refund_id": refund.operation_id,
             "operation_id": refund.payment.operation_id,
