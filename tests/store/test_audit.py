@@ -37,9 +37,9 @@ async def vandalise(url: str, statement: str, *values: Any) -> None:
     assert done == 1, f"{done} rows: {statement}"
 
 
-async def story(till: Till, shop: Merchant) -> dict[str, str]:
+async def story(till: Till, shop: Merchant) -> dict[str, Any]:
     """A bit of everything: ids by what happened to them."""
-    ids = {}
+    ids: dict[str, Any] = {}
     open_ = await till.open(shop, "OPEN")
     ids["open"] = open_.payment.id
     paid = await till.paid(shop, "PAID", 50_000)
@@ -59,6 +59,10 @@ async def story(till: Till, shop: Merchant) -> dict[str, str]:
     ids["second"] = again.attempt.id
     await till.told(shop, late.attempt.id, Charge(10_000, "IDR", "paid", 10_000))
     await till.worker.drain()
+    body = bytearray((await till.kit.reads.events(shop.id, 5, 1))[0][6])
+    at = body.index(b"10000")
+    body[at : at + 5] = b"10001"
+    ids["flipped"] = bytes(body)
     return ids
 
 
@@ -98,11 +102,16 @@ async def test_an_empty_database_is_clean(till: Till) -> None:
     assert (await audit.verify(till.database)).clean
 
 
-Damage = tuple[str, Callable[[dict[str, str]], tuple[Any, ...]], Callable[[dict[str, str]], set[str]]]
+Damage = tuple[str, Callable[[dict[str, Any]], tuple[Any, ...]], Callable[[dict[str, Any]], set[str]]]
 
 LINE = "kind, source, destination, amount_minor, currency"
 # Statement, its values, and what must be named (more may be: one lie contradicts many rows).
 DAMAGES: dict[str, Damage] = {
+    "one digit of an event's body": (
+        "UPDATE events SET body = ? WHERE seq = 6",
+        lambda ids: (ids["flipped"],),
+        lambda ids: {"event or posting changed | events MER 6"},
+    ),
     "a byte of an event's body": (
         "UPDATE events SET body = ? WHERE seq = 1",
         lambda ids: (b'{"payment":{"id":"pay_0"}}',),

@@ -15,7 +15,6 @@ from sqlalchemy import select
 
 from support.till import CALLBACK, Clock, Till, open_till
 from support.tinybank import Charge, notice
-from tillgate.domain.dialogue import Tell
 from tillgate.domain.errors import (
     IdempotencyMismatch,
     InFlight,
@@ -25,7 +24,7 @@ from tillgate.domain.errors import (
     RefundNotAllowed,
     Unreachable,
 )
-from tillgate.domain.payment import Payment, Refund, Refunded
+from tillgate.domain.payment import Payment, Refund
 from tillgate.hub import Intent, Key, Opened
 from tillgate.store import audit, tables
 from tillgate.store.directory import Merchant, MerchantSettings
@@ -461,10 +460,12 @@ async def test_a_refund_before_anything_was_paid_makes_us_look(
 ) -> None:
     """It cannot be true yet: the payment's own notice is on its way."""
     opened = await till.open(shop, "ORD-1")
-    till.bank.pay(opened.attempt.id).refunded_minor = 4_000
-    account = shop.account("inviting")
-    told = await till.hub.told(shop, account, Tell((Refunded(4_000),), operation_id=opened.attempt.id))
-    assert told.verdict == "look"
+    charge = till.bank.pay(opened.attempt.id)
+    charge.refunded_minor = 4_000
+    call = notice(opened.attempt.id, charge)
+    call = replace(call, body=call.body.replace(b'"event_id": null', b'"only_last": true'))
+    assert (await till.hub.receive(shop, shop.account("inviting"), call)).status == 200
+    assert (await payment(till, opened)).status == "pending"
     await till.worker.drain()
     found = await payment(till, opened)
     assert (found.status, found.paid_minor, found.refunded_minor) == ("paid", 10_000, 4_000)

@@ -212,6 +212,8 @@ class _Hears(_Connected):
         facts: tuple[Fact | RefundFact, ...] = (
             (refund_fact(said["refund"]),) if "refund" in said else charge_facts(Charge(**said["charge"]))
         )
+        if said.get("only_last"):  # the earlier news is on another way
+            facts = facts[-1:]
         return Heard(Tell(facts, operation_id=said["operation_id"], event_id=said.get("event_id")))
 
     def answer(self, call: Inbound, heard: Heard | None, outcome: Record | Refusal | None) -> Reply:

@@ -66,7 +66,9 @@ class Report:
         }
 
     def text(self) -> str:
-        read = ", ".join(f"{number} {what}" for what, number in self.counts.items())
+        read = ", ".join(
+            f"{number} {what if number != 1 else what[:-1]}" for what, number in self.counts.items()
+        )
         if self.clean:
             return f"Everything fits: {read}."
         lines = [
