@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from tillgate.commands import conform, demo, kiosk, ledger, merchant, qr, server, simulate
+from tillgate.commands import (
+    account,
+    backup,
+    config,
+    conform,
+    deliveries,
+    demo,
+    kiosk,
+    ledger,
+    listen,
+    merchant,
+    providers,
+    qr,
+    server,
+    simulate,
+)
 
 app = typer.Typer(
     name="tillgate",
@@ -39,7 +54,15 @@ app.command()(server.up)
 app.command()(server.worker)
 app.command()(server.migrate)
 app.add_typer(merchant.app, name="merchant")
+app.add_typer(account.app, name="account")
+app.command()(providers.providers)
+app.add_typer(config.app, name="config")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(deliveries.app, name="deliveries")
+app.command()(listen.listen)
+app.command()(backup.backup)
+app.command()(backup.restore)
+app.command()(backup.completion)
 app.command()(ledger.events)
 app.command()(conform.conform)
 app.command()(kiosk.kiosk)

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 import structlog
 
+from tillgate import declarations
 from tillgate.domain.errors import Misconfigured, NotAllowed
 from tillgate.hub import Hub, Kit
 from tillgate.outgoing import Outgoing
@@ -35,7 +36,8 @@ DRAIN_S: Final = 20
 class Runtime:
     """`async with Runtime(settings) as runtime`: the store is open, the journal runs.
 
-    `worker=True` runs due work in this process, too. Raises `Misconfigured` or `Unavailable` on entering."""
+    `worker=True` runs due work in this process, too; `declare=False` leaves the configuration file alone.
+    Raises `Misconfigured` or `Unavailable` on entering."""
 
     def __init__(
         self,
@@ -44,8 +46,10 @@ class Runtime:
         providers: Mapping[str, Provider[Any]] | None = None,
         worker: bool = False,
         migrate: bool = True,
+        declare: bool = True,
     ) -> None:
         self.settings = settings
+        self._wants_declared = declare and bool(settings.config)
         found = dict(providers if providers is not None else registered())
         if not settings.sandbox:
             found = {name: one for name, one in found.items() if not one.sandbox_only}
@@ -147,6 +151,10 @@ class Runtime:
                     continue
                 log.info("made a merchant", merchant=free)
                 break
+        if self._wants_declared:
+            declared = declarations.read(self.settings.config)
+            for one in await self.hub.declaring.apply(declared, sandbox=self.settings.sandbox):
+                log.info("applied the configuration", what=one.what, did=one.did)
         if self.settings.sandbox:
             for merchant in await self.directory.merchants():
                 await self.give_sandbox(merchant)

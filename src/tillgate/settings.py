@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     bootstrap_api_secret: SecretStr = Field(SecretStr(""), description="Its API secret.")
     bootstrap_api_key_2: str = Field("", description="A second merchant.")
     bootstrap_api_secret_2: SecretStr = Field(SecretStr(""), description="Its API secret.")
+    config: str = Field(
+        "",
+        description="A [file that declares merchants and accounts](configuration.md), applied at the start.",
+    )
     token_ttl_s: int = Field(3600, ge=30, le=86400, description="How long an access token lives.")
     rate_limit: int = Field(
         6000,

@@ -23,6 +23,16 @@ Sandbox = Annotated[
 ]
 
 
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="File that declares merchants and accounts; default TILLGATE_CONFIG.",
+        show_default=False,
+    ),
+]
+
+
 def overrides(**given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
@@ -41,7 +51,7 @@ async def hub(database: str | None = None, sandbox: bool | None = None) -> Async
     found, wanted = await asyncio.to_thread(schema.state, settings.database_url)
     if found != wanted:
         raise Misconfigured("the database is not at this version's tables; run: tillgate migrate")
-    async with Runtime(settings, migrate=False) as runtime:
+    async with Runtime(settings, migrate=False, declare=False) as runtime:
         yield runtime
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tillgate.commands.context import Database, Sandbox, overrides
+from tillgate.commands.context import ConfigFile, Database, Sandbox, overrides
 from tillgate.commands.output import Json, command, emit_json, fail
 from tillgate.domain.errors import TillgateError
 
@@ -22,6 +22,7 @@ def up(
     database: Database = None,
     sandbox: Sandbox = None,
     worker: Annotated[bool | None, typer.Option(help="Run due work in this process.")] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Start the hub: the API, the checkout pages and, unless switched off, a worker."""
     from tillgate.http import server
@@ -30,7 +31,9 @@ def up(
     from tillgate.settings import load
 
     try:
-        given = overrides(host=host, port=port, database_url=database, sandbox=sandbox, worker=worker)
+        given = overrides(
+            host=host, port=port, database_url=database, sandbox=sandbox, worker=worker, config=config
+        )
         settings = load(given)
         configure(settings.log_level, settings.log_format)
         listening = server.listen(settings.host, settings.port)
@@ -57,13 +60,13 @@ def _quiet_collector() -> None:
 
 
 @command
-async def worker(database: Database = None, sandbox: Sandbox = None) -> None:
+async def worker(database: Database = None, sandbox: Sandbox = None, config: ConfigFile = None) -> None:
     """Run due work alone: deliveries, looks, expiry, refunds. Any number of these may run."""
     from tillgate.logs import configure
     from tillgate.runtime import Runtime
     from tillgate.settings import load
 
-    settings = load(overrides(database_url=database, sandbox=sandbox))
+    settings = load(overrides(database_url=database, sandbox=sandbox, config=config))
     configure(settings.log_level, settings.log_format)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tillgate.hub.accounts import Accounts
+from tillgate.hub.declaring import Declaring
 from tillgate.hub.endpoints import Endpoints
 from tillgate.hub.keys import Key
 from tillgate.hub.kit import Kit
@@ -32,6 +33,7 @@ class Hub:
         self.resolve_once = upkeep.resolve_once
         self.due_work = upkeep.kinds
         self.accounts = Accounts(kit)
+        self.declaring = Declaring(kit, self.accounts)
         self.standing = Standing(kit)
         self.endpoints = Endpoints(kit)
         self.resending = Resending(kit)

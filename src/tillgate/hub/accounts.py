@@ -49,26 +49,6 @@ class Accounts:
             raise NotFound("There is no such account")
         return found
 
-    def checked(self, provider_name: str, config: Mapping[str, Any]) -> Provider[Any]:
-        """The provider, once it takes this configuration. Raises `InvalidRequest`, which says no secret."""
-        provider = self._kit.providers.get(provider_name)
-        if provider is None:
-            known = ", ".join(sorted(self._kit.providers))
-            raise InvalidRequest(f"There is no such provider; there are {known}", param="provider")
-        if len(msgspec.json.encode(config)) > MAX_CONFIG_BYTES:
-            raise InvalidRequest("config is too large", param="config")
-        unknown = sorted(set(config) - set(fields(provider)))
-        if unknown:
-            raise InvalidRequest(f"{provider.title} has no setting {unknown[0][:40]!r}", param="config")
-        try:
-            provider.connect(msgspec.convert(dict(config), provider.config))
-        except msgspec.ValidationError as error:
-            said, param = _place(str(error), provider)
-            raise InvalidRequest(said, param=param) from None
-        except Misconfigured as error:
-            raise InvalidRequest(str(error), param="config") from None
-        return provider
-
     async def create(
         self,
         merchant: Merchant,
@@ -82,7 +62,7 @@ class Accounts:
         is_default: bool = False,
     ) -> MadeAccount:
         """Raises `InvalidRequest`, `NotAllowed` where the name is taken."""
-        self.checked(provider, config)
+        checked(provider, config, self._kit.providers)
         if not _NAME.fullmatch(name):
             raise InvalidRequest(
                 "name is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit",
@@ -131,7 +111,7 @@ class Accounts:
             before, old = f"previous_{name}", account.config.get(name)
             if before in known and before not in config and old and old != config[name]:
                 merged[before] = old
-        self.checked(account.provider, merged)
+        checked(account.provider, merged, self._kit.providers)
         after = replace(account, config=merged)
         change = self._rows.account_config(account, merged)
         command = Configures(merchant.id, (change,), key, render(after))
@@ -157,6 +137,29 @@ class Accounts:
         account = self.one(merchant, account_id)
         change = self._rows.account(account.id, priority=priority, is_default=is_default)
         await configure(self._kit, Configures(merchant.id, (change,)))
+
+
+def checked(
+    provider_name: str, config: Mapping[str, Any], providers: Mapping[str, Provider[Any]]
+) -> Provider[Any]:
+    """The provider, once it takes this configuration. Raises `InvalidRequest`, which says no secret."""
+    provider = providers.get(provider_name)
+    if provider is None:
+        known = ", ".join(sorted(providers))
+        raise InvalidRequest(f"There is no such provider; there are {known}", param="provider")
+    if len(msgspec.json.encode(config)) > MAX_CONFIG_BYTES:
+        raise InvalidRequest("config is too large", param="config")
+    unknown = sorted(set(config) - set(fields(provider)))
+    if unknown:
+        raise InvalidRequest(f"{provider.title} has no setting {unknown[0][:40]!r}", param="config")
+    try:
+        provider.connect(msgspec.convert(dict(config), provider.config))
+    except msgspec.ValidationError as error:
+        said, param = _place(str(error), provider)
+        raise InvalidRequest(said, param=param) from None
+    except Misconfigured as error:
+        raise InvalidRequest(str(error), param="config") from None
+    return provider
 
 
 def fields(provider: Provider[Any]) -> dict[str, msgspec.structs.FieldInfo]:

@@ -20,6 +20,7 @@ from tillgate.store.directory import Account, Endpoint, Merchant, MerchantSettin
 from tillgate.store.sealing import Sealer
 
 _NEW_ENDPOINT = insert(t.endpoints)
+_NEW_CREDENTIAL = insert(t.credentials)
 _NEW_ACCOUNT = insert(t.accounts)
 _REMOVE_ENDPOINT = (
     delete(t.endpoints).where(t.endpoints.c.id == bindparam("row_id")).returning(t.endpoints.c.id)
@@ -61,6 +62,24 @@ class Configuration:
         sealed = self._seal(secrets, f"merchants:{merchant.id}:webhook_secrets")
         new = {"webhook_secrets": sealed}
         return _changed("merchants", merchant.id, new, "webhook_secrets", merchant.sealed)
+
+    def new_credential(
+        self, credential_id: str, merchant_id: str, api_key: str, secret: str, now: int
+    ) -> Change:
+        row = {
+            "id": credential_id,
+            "merchant_id": merchant_id,
+            "api_key": api_key,
+            "secret_hash": self._sealer.hash_secret(secret),
+            "created_at": now,
+            "expires_at": None,
+        }
+        return Change(_NEW_CREDENTIAL, row)
+
+    def credential(self, credential_id: str, secret: str) -> Change:
+        """Another secret for the same key; the one before is no longer known."""
+        new = {"secret_hash": self._sealer.hash_secret(secret), "expires_at": None}
+        return _changed("credentials", credential_id, new)
 
     # --- endpoints ---
 

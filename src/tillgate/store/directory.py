@@ -106,6 +106,13 @@ class NewCredential:
     api_secret: str = field(repr=False)  # shown once
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    id: str
+    merchant_id: str
+    secret_hash: bytes = field(repr=False)
+
+
 _MERCHANT = select(t.merchants).where(t.merchants.c.id == bindparam("id"))
 _MERCHANTS = select(t.merchants).order_by(t.merchants.c.id)
 _BY_NAME = select(t.merchants.c.id).where(t.merchants.c.name == bindparam("name"))
@@ -169,14 +176,20 @@ class Directory:
             raise NotFound()
         return merchant, account
 
+    async def default_accounts(self, provider: str) -> list[str]:
+        """Ids of the accounts that want a provider's documented paths: one, if all is well."""
+        return [row[0] for row in await self._database.read(_DEFAULT, {"provider": provider})]
+
     async def default_account(self, provider: str) -> tuple[Merchant, Account]:
         """The account that a provider's documented paths serve. Raises `NotFound`."""
-        rows = await self._database.read(_DEFAULT, {"provider": provider})
-        if len(rows) != 1:
-            raise NotFound(
-                f"no default account of {provider}" if not rows else f"several defaults of {provider}"
-            )
-        return await self.account(rows[0][0])
+        found = await self.default_accounts(provider)
+        if len(found) != 1:
+            raise NotFound(f"{'several' if found else 'no'} default accounts of {provider}")
+        return await self.account(found[0])
+
+    async def credential(self, api_key: str) -> Credential | None:
+        rows = await self._database.read(_BY_KEY, {"api_key": api_key})
+        return Credential(rows[0][0], rows[0][1], bytes(rows[0][3])) if rows else None
 
     async def merchants(self) -> list[Merchant]:
         return [await self.merchant(row[0]) for row in await self._database.read(_MERCHANTS)]

@@ -70,7 +70,7 @@ credentials = table(
     fixed("id", Text, primary_key=True),
     fixed("merchant_id", Text, ForeignKey("merchants.id"), index=True),
     fixed("api_key", Text, unique=True),
-    fixed("secret_hash", LargeBinary),  # keyed hash: the secret itself is never stored
+    varies("secret_hash", LargeBinary),  # keyed hash: the secret itself is never stored
     fixed("created_at", BigInteger),
     varies("expires_at", BigInteger, nullable=True),
 )
