@@ -140,6 +140,7 @@ class RefundRules:
     partial: bool = True
     parallel: bool = True  # several refunds of one payment may run at once
     window_s: int | None = None  # after `paid_at`; None: no limit
+    step_minor: int = 1  # an amount is a multiple of it: 100 where the wire knows no hundredths
 
 
 # --- what a connector can do --------------------------------------------------------------------------------

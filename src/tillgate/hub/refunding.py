@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from tillgate.domain import ledger
-from tillgate.domain.errors import Declined, NotFound, RefundNotAllowed, Unreachable, Unsure
+from tillgate.domain.errors import (
+    Declined,
+    InvalidRequest,
+    NotFound,
+    RefundNotAllowed,
+    RequestError,
+    Unreachable,
+    Unsure,
+)
 from tillgate.domain.payment import (
     OPEN_REFUND,
     Attempt,
@@ -105,7 +113,7 @@ class OpenRefund:
 
     def _source(self, plan: Plan, payment: Payment) -> Attempt:
         """The attempt whose money goes back: one that brought enough, and whose provider can."""
-        refusal = RefundNotAllowed()
+        refusal: RequestError = RefundNotAllowed()
         for attempt in plan.attempts(payment.id):
             left = attempt.paid_minor - attempt.refunded_minor - attempt.reversed_minor
             if left < self.amount_minor:
@@ -117,6 +125,10 @@ class OpenRefund:
                 refusal = RefundNotAllowed("The time for refunds of this payment is over")
             elif not rules.partial and self.amount_minor != attempt.paid_minor:
                 refusal = RefundNotAllowed("This provider refunds whole payments only")
+            elif self.amount_minor % rules.step_minor:
+                refusal = InvalidRequest(
+                    f"This provider refunds multiples of {rules.step_minor} minor units", param="amount_minor"
+                )
             else:
                 return attempt
         raise refusal
@@ -173,7 +185,7 @@ class Refunding:
         key: Key | None = None,
         render: RenderRefund | None = None,
     ) -> RefundOpened:
-        """Raises `NotFound`, `RefundNotAllowed`, `IdempotencyMismatch`, `Unavailable`."""
+        """Raises `NotFound`, `RefundNotAllowed`, `InvalidRequest`, `IdempotencyMismatch`, `Unavailable`."""
         kit = self._kit
         refund_id = new_id("refund_", kit.clock())
 

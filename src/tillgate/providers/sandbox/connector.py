@@ -120,7 +120,7 @@ class Sandbox:
         return Tell(_facts(_read(reply, _charge)), operation_id=order.operation_id)
 
     def refund_rules(self, channel: str) -> RefundRules:
-        return RefundRules()
+        return RefundRules(step_minor=100)
 
     async def refund(self, refund: RefundOrder, send: Send) -> Tell:
         if refund.amount.minor % 100:
