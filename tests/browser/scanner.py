@@ -24,11 +24,11 @@ _GREY = """async (png) => {
 
 
 async def scan(browser: Browser, png: bytes) -> list[str]:
-    """The texts of all codes in a PNG."""
+    """The texts of all QR codes in a PNG: now and then a row of modules reads as a linear code, too."""
     page = await browser.new_page()
     try:
         width, height, grey = await page.evaluate(_GREY, base64.b64encode(png).decode())
     finally:
         await page.close()
     pixels = memoryview(base64.b64decode(grey)).cast("B", (height, width))
-    return [found.text for found in zxingcpp.read_barcodes(pixels)]
+    return [found.text for found in zxingcpp.read_barcodes(pixels, formats=zxingcpp.BarcodeFormat.QRCode)]

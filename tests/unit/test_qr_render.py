@@ -47,7 +47,9 @@ def pixels(png: bytes) -> tuple[int, int, bytes]:
 def scan(png: bytes) -> Any:
     width, height, grey = pixels(png)
     found = zxingcpp.read_barcodes(
-        memoryview(grey).cast("B", (height, width)), text_mode=zxingcpp.TextMode.Plain
+        memoryview(grey).cast("B", (height, width)),
+        formats=zxingcpp.BarcodeFormat.QRCode,
+        text_mode=zxingcpp.TextMode.Plain,
     )
     assert len(found) == 1
     return found[0]
