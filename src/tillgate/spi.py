@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from tillgate.domain.dialogue import Ask, Hint, Noise, Record, Tell
-from tillgate.domain.errors import Refusal
+from tillgate.domain.errors import Refusal, TillgateError
 from tillgate.domain.money import Money
+from tillgate.domain.payment import Attempt, Phase
 from tillgate.domain.record import record
 
 # --- the wire -----------------------------------------------------------------------------------------------
@@ -120,6 +121,39 @@ class Heard:
 
     message: Ask | Tell | Hint | Noise
     echo: Any = None
+    once: Once | None = None  # it is for the host's own function too
+
+
+@record
+class Once:
+    """Names a message, so that it is handed on once: in order within `stream`, beside others."""
+
+    key: str
+    content: bytes  # a digest: the same key with other content is a conflict
+    stream: str
+
+
+@record
+class Wanted:
+    """What somebody asks for at a documented path: that a payer be let pay."""
+
+    order_id: str
+    channel: str
+    amount: Money | None = None  # None: of an order that is stored, with the amount that is stored
+    payer: str | None = None  # who may pay it: the stored order must name the same `metadata.user`
+    metadata: str | None = None  # JSON object, for a new order
+    account: str | None = None  # another account of the merchant's
+    ttl_s: int | None = None
+    again: bool = True  # an order that failed may be begun anew
+
+
+@record
+class Served:
+    """How the payment stands that was asked for."""
+
+    order: Order
+    phase: Phase
+    reason: str | None
 
 
 @record
@@ -184,7 +218,8 @@ class Cancels(Protocol):
 class Refunds(Protocol):
     """Money can be sent back by a call."""
 
-    def refund_rules(self, channel: str) -> RefundRules: ...
+    def refund_rules(self, channel: str) -> RefundRules | None:
+        """None: what came through this channel cannot be sent back by a call."""
 
     async def refund(self, refund: RefundOrder, send: Send) -> Tell:
         """Raises `Declined`, `Unreachable` or `Unsure`."""
@@ -199,6 +234,63 @@ class Hears(Protocol):
 
     def answer(self, call: Inbound, heard: Heard | None, outcome: Record | Refusal | None) -> Reply:
         """Our answer in its dialect; `heard` is None where `hear` refused, `outcome` None after a tell."""
+
+
+@runtime_checkable
+class Hinting(Protocol):
+    """What it hears proves nothing and may be lost: an accepted attempt is looked at from time to time too."""
+
+    poll_after_ms: int
+
+
+@runtime_checkable
+class Plays(Protocol):
+    """In test mode, the provider's payer can be played by a call."""
+
+    def play(self, order: Order, action: str, fault: str) -> HttpCall | None:
+        """`action` is pay, fail, expire or pay-late. None: that cannot be played here."""
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """On its documented paths (`Provider.serves`) somebody asks us for a payment."""
+
+    def wanted(self, call: Inbound, trusted: bool) -> Wanted:
+        """`trusted`: the call bears an access token of the merchant's own. Raises a `TillgateError`."""
+
+    def served(self, call: Inbound, outcome: Served | TillgateError) -> Reply: ...
+
+
+@runtime_checkable
+class Schedules(Protocol):
+    """It is worth while to look at this provider's attempts at certain times only."""
+
+    def next_look(self, attempt: Attempt, now: int) -> int | None:
+        """Pure. The next time (epoch ms, after `now`), also for what is paid or closed; None: no more."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A message may repeat more of an order than its amount."""
+
+    def differences(self, order: Order, tell: Tell) -> Mapping[str, Any]:
+        """Pure. What is said otherwise than it was ordered, by name: told to the merchant and kept."""
+
+
+@runtime_checkable
+class Scrubs(Protocol):
+    """Messages hold what must not be kept."""
+
+    def scrubbed(self, call: Inbound) -> Inbound:
+        """The message as it may be written down: no whole card number, no password."""
+
+
+@runtime_checkable
+class HandsOn(Protocol):
+    """Messages can be handed to the host's own function (`TILLGATE_PROCESS_…`)."""
+
+    def handed(self, body: bytes) -> Any:
+        """What the function is given, from a body that `Scrubs` let be kept. Raises a `Refusal`."""
 
 
 class Vault(Protocol):
@@ -228,6 +320,7 @@ class Provider(Generic[ConfigT]):
     )  # a config that loads, for docs and contract tests
     secrets: frozenset[str] = frozenset()
     paths: Mapping[str, str] = field(default_factory=dict)  # documented path → what it serves
+    serves: Mapping[str, str] = field(default_factory=dict)  # those of them where a payment is asked for
     asks: bool = False  # the provider opens attempts by asking us; we only invite the payer
     sandbox_only: bool = False
     simulator: Callable[[Vault, Send], Send] | None = None  # answers calls to `sandbox://<name>/…` in process

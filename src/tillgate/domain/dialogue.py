@@ -116,15 +116,20 @@ class Tell:
     external_id: str | None = None
     event_id: str | None = None  # the provider's own, where it has one: a repeat of it is skipped
     reference: str | None = None  # a standing order or an order of ours that was paid without our asking
+    details: str | None = None  # JSON object that is kept with the attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A message that proves nothing: look this operation up."""
+    """A message that proves nothing: look this operation up.
+
+    `clues` are names that it mentions (a provider's payment id): kept with the attempt, so that a look can ask
+    about them, and believed by nobody."""
 
     operation_id: str | None = None
     external_id: str | None = None
     event_id: str | None = None
+    clues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ _SECRET_HEADERS: Final = frozenset(
 
 REFUSED_KEPT: Final = 60
 """Refused messages that are kept for one account in a minute, by one process."""
+CLUES_KEPT: Final = 8
+"""Names a hint mentioned that one attempt remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,22 @@ class Hints:
         if attempt is None:
             return Told("unmatched")
         plan.at("look", attempt.id, attempt.merchant_id, plan.now)
-        return Told("look", plan.payment(attempt.payment_id), attempt)
+        payment = plan.payment(attempt.payment_id)
+        assert payment is not None
+        return Told("look", payment, self._clued(plan, payment, attempt))
+
+    def _clued(self, plan: Plan, payment: Payment, attempt: Attempt) -> Attempt:
+        """The attempt with the latest clues that it was given, a bounded number of them."""
+        assert isinstance(self.hint, Hint)
+        details: dict[str, Any] = msgspec.json.decode(attempt.details) if attempt.details else {}
+        known: list[str] = details.get("clues", [])
+        new = [one for one in dict.fromkeys(self.hint.clues) if one not in known]
+        if not new:
+            return attempt
+        details["clues"] = [*known, *new][-CLUES_KEPT:]
+        clued = plan.save(attempt, replace(attempt, details=msgspec.json.encode(details).decode()))
+        plan.event("payment.noted", payment, clued)
+        return clued
 
 
 def named(plan: Plan, account: Account, said: Tell | Hint) -> tuple[Attempt | None, Refund | None]:

@@ -75,6 +75,11 @@ def event_kind(before: Payment | None, after: Payment) -> str:
     return "payment.updated"
 
 
+def hinted(attempt: Attempt) -> bool:
+    """Whether a hint about it left clues to look at."""
+    return attempt.details is not None and '"clues"' in attempt.details
+
+
 def schedule(plan: Plan, before: Attempt, payment: Payment, attempt: Attempt) -> None:
     """The due work that follows from how an attempt stands now."""
     if attempt.phase == "unsure" and before.phase != "unsure":

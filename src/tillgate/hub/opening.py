@@ -15,12 +15,13 @@ from tillgate.domain.errors import (
     Unreachable,
     Unsure,
 )
-from tillgate.domain.payment import Accepted, AnswerLost, Attempt, Closed, Fact, Payment, follow
+from tillgate.domain.payment import LIVE, Accepted, AnswerLost, Attempt, Closed, Fact, Payment, follow
 from tillgate.domain.record import record
 from tillgate.hub.keys import Key, known_answer, remembered, stored
-from tillgate.hub.kit import Invite, Kit, log, order_key, shown, targets
-from tillgate.hub.moves import event_kind, move
-from tillgate.spi import Channel
+from tillgate.hub.kit import Choice, Invite, Kit, log, order_key, shown, targets
+from tillgate.hub.moves import event_kind, hinted, move
+from tillgate.hub.rerouting import Reroutes, next_choice
+from tillgate.spi import Channel, Hinting
 from tillgate.store.book import Needs, Plan, Remembered
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import new_id
@@ -163,29 +164,17 @@ class Open:
             merchant_id=self.merchant.id,
             order_id=intent.order_id,
             order_key=self.order_key,
-            standing_id=None,
             channel=intent.channel,
             account_id=self.account.id,
             currency=intent.currency,
             amount_minor=intent.amount_minor,
             status="pending",
-            closed=None,
-            hold=None,
-            late=False,
-            paid_minor=0,
-            tip_minor=0,
-            fee_minor=0,
-            refunding_minor=0,
-            refunded_minor=0,
-            reversed_minor=0,
             live_attempt_id=self.attempt_id if invited else None,
             live_phase="pending" if invited else None,
-            paid_with=None,
             callback_url=intent.callback_url,
             metadata=intent.metadata,
             created_at=self.expires_at - (intent.ttl_s or self.merchant.settings.payment_ttl_s) * 1000,
             expires_at=self.expires_at,
-            paid_at=None,
             version=1,
         )
 
@@ -201,24 +190,12 @@ class Open:
             account_id=self.account.id,
             provider=self.account.provider,
             channel=self.intent.channel,
-            external_id=None,
-            asked=False,
             phase="created" if show is None else "pending",
-            reason=None,
             currency=self.intent.currency,
             amount_minor=self.intent.amount_minor,
-            paid_minor=0,
-            tip_minor=0,
-            fee_minor=0,
-            refunded_minor=0,
-            reversed_minor=0,
             show=show,
-            details=None,
             created_at=now,
-            provider_at=None,
             expires_at=self.expires_at,
-            paid_at=None,
-            closed_at=None,
             live_of=payment.id,
             version=1,
         )
@@ -234,6 +211,7 @@ class Concluded:
     fact: Fact
     key: Key | None
     render: Render | None
+    poll_after_ms: int | None = None  # how long to wait for a hint before looking without one
 
     @property
     def merchant_id(self) -> str:
@@ -246,8 +224,11 @@ class Concluded:
         attempt = plan.attempt(self.attempt_id)
         assert attempt is not None
         payment, attempt = move(plan, self.merchant, attempt, self.fact)
-        if isinstance(self.fact, Accepted):
+        if isinstance(self.fact, Accepted) and self.poll_after_ms is None:
             plan.done("look", attempt.id)
+        elif isinstance(self.fact, Accepted) and attempt.phase in LIVE and not hinted(attempt):
+            # A hint that overtook this answer has its look already, and sooner.
+            plan.at("look", attempt.id, self.merchant.id, plan.now + (self.poll_after_ms or 0))
         answer = known_answer(plan, self.key)
         if answer is not None and answer.status is not None:  # a repeat gave up waiting for us
             return Opened(payment, attempt, True, stored(answer))
@@ -291,20 +272,37 @@ class Opening:
         opened = await kit.journal.submit(command)
         if opened.replayed or opened.attempt is None or opened.attempt.phase != "created":
             return opened
-        return await self._start(merchant, choice.account, opened, key, render)
+        return await self._start(merchant, choice.account, opened, key, render, intent.account is None)
 
     async def _start(
-        self, merchant: Merchant, account: Account, opened: Opened, key: Key | None, render: Render | None
+        self,
+        merchant: Merchant,
+        account: Account,
+        opened: Opened,
+        key: Key | None,
+        render: Render | None,
+        failover: bool,
     ) -> Opened:
         attempt = opened.attempt
         assert attempt is not None
         order = self._kit.order(opened.payment, attempt, account)
+        connector = self._kit.connector(account)
+        poll_after_ms = connector.poll_after_ms if isinstance(connector, Hinting) else None
         fact: Fact
         try:
-            started = await self._kit.connector(account).start(order, self._kit.out)
+            started = await connector.start(order, self._kit.out)
             fact = Accepted(started.external_id, shown(started.show), started.expires_at)
-        except (Declined, Unreachable) as error:
+        except Declined as error:
             fact = Closed("failed", str(error)[:300])
+        except Unreachable as error:
+            fact = Closed("failed", str(error)[:300])
+            choice = next_choice(self._kit, merchant, opened.payment, attempt) if failover else None
+            moved = choice and await self._reroute(merchant, attempt, choice, str(error)[:300])
+            if choice and moved:
+                opened = Opened(*moved)
+                if moved[1].phase == "created":
+                    return await self._start(merchant, choice.account, opened, key, render, failover)
+                attempt, fact = moved[1], Accepted()
         except Unsure:
             fact = AnswerLost()
         except Exception:  # noqa: BLE001 - whatever broke after the call may have left us
@@ -312,8 +310,16 @@ class Opening:
                 "a connector failed", provider=account.provider, payment=order.payment_id, exc_info=True
             )
             fact = AnswerLost()
-        done = Concluded(merchant, opened.payment.id, attempt.id, fact, key, render)
+        done = Concluded(merchant, opened.payment.id, attempt.id, fact, key, render, poll_after_ms)
         return await self._kit.journal.submit(done)
+
+    async def _reroute(
+        self, merchant: Merchant, attempt: Attempt, choice: Choice, why: str
+    ) -> tuple[Payment, Attempt] | None:
+        kit = self._kit
+        next_id = new_id("att_", kit.clock())
+        reroutes = Reroutes(merchant, attempt.id, why, choice, next_id, LOOK_AFTER_START_MS)
+        return await kit.journal.submit(reroutes)
 
 
 def _within(intent: Intent, channel: Channel) -> None:

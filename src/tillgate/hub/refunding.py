@@ -261,9 +261,8 @@ class Refunding:
         soon = now + min(max((now - refund.created_at) // 4, 5_000), 1_800_000)
         fact: RefundFact | None
         try:
-            if not connector.refund_rules(attempt.channel).parallel and await self._another_first(
-                payment, refund
-            ):
+            rules = connector.refund_rules(attempt.channel)
+            if rules and not rules.parallel and await self._another_first(payment, refund):
                 await self._book(merchant, refund, None, soon, kind, tries)
                 return
             tell = await connector.refund(order, self._kit.out)

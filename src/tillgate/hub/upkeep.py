@@ -25,6 +25,7 @@ from tillgate.hub.keys import Kept, Key, Keyed, Recalls
 from tillgate.hub.kit import Kit, found_nothing, log, targets
 from tillgate.hub.listening import Listening
 from tillgate.hub.moves import event_kind, move
+from tillgate.hub.opening import LOOK_AFTER_START_MS
 from tillgate.hub.refunding import Refunding, patience_ms
 from tillgate.spi import Cancels, Looks
 from tillgate.store.book import Needs, Plan
@@ -307,7 +308,9 @@ class Upkeep:
                         merchant, account, replace(tell, operation_id=attempt.id)
                     )
                     keep = told.verdict == "look"
-                elif attempt.phase in ("created", "unsure"):
+                elif attempt.phase == "unsure" or (
+                    attempt.phase == "created" and now - attempt.created_at >= LOOK_AFTER_START_MS
+                ):  # a hint may send us here while the first call is still on its way
                     fact = Closed("failed", "the provider never got it")
         elif attempt.phase == "created":
             fact = AnswerLost()  # we may have stopped on either side of the call

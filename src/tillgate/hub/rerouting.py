@@ -1,0 +1,95 @@
+"""Failover: an order whose first provider could not be reached goes on with the next one.
+
+Only where nothing was sent: the first attempt is closed as never begun and the next one opened in the same
+commit, so that there is never more than one that a payer could pay, and nobody hears of a failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tillgate.domain import ledger
+from tillgate.domain.errors import Misconfigured, RequestError
+from tillgate.domain.payment import Attempt, Closed, Payment, advance, follow
+from tillgate.hub.kit import Choice, Kit, log, targets
+from tillgate.hub.moves import event_kind
+from tillgate.store.book import Needs, Plan
+from tillgate.store.directory import Merchant
+
+
+def next_choice(kit: Kit, merchant: Merchant, payment: Payment, attempt: Attempt) -> Choice | None:
+    """The account that serves this channel after the attempt's own, by priority. Never the sandbox: what was
+    meant for a real wallet must not be paid in a pretended one."""
+    ids = [one.id for one in merchant.accounts]
+    if attempt.account_id not in ids:
+        return None
+    for account in merchant.accounts[ids.index(attempt.account_id) + 1 :]:
+        provider = kit.providers.get(account.provider)
+        if account.disabled or provider is None or provider.asks or provider.sandbox_only:
+            continue
+        found = next((one for one in provider.channels if one.id == payment.channel), None)
+        if found is None or found.currency != payment.currency:
+            continue
+        if not found.min_minor <= payment.amount_minor <= found.max_minor:
+            continue
+        try:
+            return kit.choose(merchant, payment.channel, account.id)
+        except Misconfigured as error:
+            log.error("an account cannot take over", account=account.id, why=str(error))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reroutes:
+    """Close an attempt that never left us and open the next; None where the order has gone on without us."""
+
+    merchant: Merchant
+    attempt_id: str
+    why: str
+    choice: Choice
+    next_id: str
+    look_after_ms: int
+
+    @property
+    def merchant_id(self) -> str:
+        return self.merchant.id
+
+    def needs(self) -> Needs:
+        return Needs(attempts=(self.attempt_id,))
+
+    def decide(self, plan: Plan) -> tuple[Payment, Attempt] | None:
+        attempt = plan.attempt(self.attempt_id)
+        assert attempt is not None
+        payment = plan.payment(attempt.payment_id)
+        assert payment is not None
+        if attempt.phase != "created" or payment.live_attempt_id != attempt.id:
+            return None
+        account = self.choice.account
+        over = follow(payment, attempt, advance(attempt, Closed("failed", self.why), plan.now))
+        moved = replace(over, closed=None, account_id=account.id)
+        try:
+            show = self.choice.invite(moved, self.next_id) if self.choice.invite else None
+        except RequestError:  # not for this amount, or not without what the merchant did not give
+            return None
+        opened = replace(
+            attempt,
+            id=self.next_id,
+            account_id=account.id,
+            provider=account.provider,
+            phase="created" if show is None else "pending",
+            show=show,
+            details=None,
+            created_at=plan.now,
+            version=1,
+        )
+        after = follow(moved, None, opened)
+        plan.save(attempt, advance(attempt, Closed("failed", self.why), plan.now))
+        plan.save(None, opened)
+        saved = plan.save(payment, after)
+        kind = event_kind(payment, saved)
+        postings = ledger.postings(payment, saved, account.id)
+        plan.event(kind, saved, opened, None, postings, targets(self.merchant, saved, kind))
+        plan.done("look", attempt.id)
+        if opened.phase == "created":
+            plan.at("look", opened.id, opened.merchant_id, plan.now + self.look_after_ms)
+        return saved, opened
