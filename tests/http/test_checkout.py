@@ -58,7 +58,7 @@ def decoded(png: bytes) -> str:
         before = line if kind == 0 else bytes((a + b) % 256 for a, b in zip(line, before, strict=True))
         rows.append(bytes(255 if before[x // 8] >> (7 - x % 8) & 1 else 0 for x in range(width)))
     grey = memoryview(b"".join(rows)).cast("B", (height, width))
-    # Only what a wallet looks for: one picture in 300 has a row that reads as a linear code (ITF, Code 39), too.
+    # Only what a wallet looks for: in one picture of 300 a row of modules reads as a linear code, too.
     (found,) = zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormat.QRCode)
     return str(found.text)
 
