@@ -14,6 +14,7 @@ from tillgate.commands import (
     conform,
     deliveries,
     demo,
+    export,
     kiosk,
     ledger,
     listen,
@@ -59,6 +60,7 @@ app.command()(providers.providers)
 app.add_typer(config.app, name="config")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(export.app, name="export")
 app.command()(listen.listen)
 app.command()(backup.backup)
 app.command()(backup.restore)

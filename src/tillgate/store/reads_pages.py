@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from operator import ge, gt, le, lt
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, bindparam, desc, or_, select, text
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy import FromClause, Select, and_, asc, bindparam, desc, or_, select, text
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from tillgate.store import tables as t
 from tillgate.store.database import Database
@@ -34,7 +35,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "deliveries": ("seq", "id"),
     "postings": ("seq", "line"),
 }
-"""What each list is ordered by, the newest first."""
+"""What each list is ordered by, the newest first unless the oldest are wanted first."""
 
 Key = tuple[Any, ...]
 
@@ -44,7 +45,8 @@ class Wanted:
     """One page of a merchant's rows of `table`.
 
     `found` columns are equal to something and have an index; `sifted` ones have none. `low` and `high` bound
-    the first key column (at or above, below). `after` is the last key of the page before."""
+    the first key column (at or above, below). `after` is the last key of the page before. `oldest_first`
+    turns the order round."""
 
     table: str
     merchant_id: str
@@ -54,6 +56,7 @@ class Wanted:
     sifted: Mapping[str, Any] = field(default_factory=dict)
     low: Any = None
     high: Any = None
+    oldest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Pages:
             wanted.low is not None,
             wanted.high is not None,
             wanted.found.get("status") if "status" in wanted.found else None,
+            wanted.oldest_first,
         )
         params: dict[str, Any] = {"owner": wanted.merchant_id, "low": wanted.low, "high": wanted.high}
         params |= {f"is_{name}": value for name, value in {**wanted.found, **wanted.sifted}.items()}
@@ -159,6 +163,7 @@ class _Shape:
     low: bool
     high: bool
     status: str | None
+    rising: bool
 
 
 _STUCK: Final = ("unsure", "review")
@@ -182,13 +187,19 @@ def _selection(shape: _Shape) -> Select[Any]:
         wanted.append(first >= bindparam("low"))
     if shape.high:
         wanted.append(first < bindparam("high"))
+    behind, at_or_behind = (gt, ge) if shape.rising else (lt, le)
     if shape.after and len(keys) == 1:
-        wanted.append(first < bindparam("key_0"))
+        wanted.append(behind(first, bindparam("key_0")))
     elif shape.after:
         # A row value, written out: the first comparison is for the index, the second for the truth.
-        here = and_(first == bindparam("key_0"), table.c[keys[1]] < bindparam("key_1"))
-        wanted += [first <= bindparam("key_0"), or_(first < bindparam("key_0"), here)]
-    return select(table).where(*wanted).order_by(*(desc(table.c[name]) for name in keys))
+        here = and_(first == bindparam("key_0"), behind(table.c[keys[1]], bindparam("key_1")))
+        wanted += [at_or_behind(first, bindparam("key_0")), or_(behind(first, bindparam("key_0")), here)]
+    return select(table).where(*wanted).order_by(*_order(shape, table))
+
+
+def _order(shape: _Shape, table: FromClause) -> list[ColumnElement[Any]]:
+    turned = asc if shape.rising else desc
+    return [turned(table.c[name]) for name in KEYS[shape.table]]
 
 
 @cache
@@ -197,14 +208,13 @@ def _rows(shape: _Shape) -> ClauseElement:
     if not shape.sifted and shape.table != "postings":
         return made
     inner = made.subquery("scanned")
-    order = [desc(inner.c[name]) for name in KEYS[shape.table]]
     outer = select(inner)
     if shape.table == "postings":
         events = t.events
         same = and_(events.c.merchant_id == inner.c.merchant_id, events.c.seq == inner.c.seq)
         outer = select(inner, *(events.c[name] for name in _EVENT_COLUMNS)).join(events, same)
     outer = outer.where(*(inner.c[name] == bindparam(f"is_{name}") for name in shape.sifted))
-    return outer.order_by(*order).limit(bindparam("page"))
+    return outer.order_by(*_order(shape, inner)).limit(bindparam("page"))
 
 
 @cache

@@ -10,6 +10,7 @@ from tillgate.http.v1 import (
     deliveries,
     endpoints,
     events,
+    exports,
     inbound,
     ledger,
     payments,
@@ -25,6 +26,7 @@ DIALECT: Final = ProblemDialect()
 def operations() -> list[Operation]:
     common: dict[str, Any] = {"dialect": DIALECT}
     resources = (
-        settings, payments, refunds, standing, events, endpoints, deliveries, accounts, ledger, inbound,
+        settings, payments, refunds, standing, events, endpoints, deliveries, accounts, ledger, exports,
+        inbound,
     )  # fmt: skip
     return [one for resource in resources for one in resource.operations(common)]

@@ -76,17 +76,19 @@ def _with_terminal(wanted: models.PaymentCreate) -> dict[str, Any] | None:
 
 
 async def get(call: Call) -> Answer:
-    return Answer(await payment_body(call, await own_payment(call)))
+    payment = await own_payment(call)
+    if payment.status == "pending":
+        await call.runtime.hub.polled(call.merchant, payment)
+    return Answer(await payment_body(call, payment))
 
 
 async def list_(call: Call) -> Answer:
     page = asked(call, "payments", *FILTERS)
-    found = await payments_page(page, page.limit)
-    return page.answer(found, lambda row: schemas_v1.payment(row["record"]))
+    return page.answer(await _payments_page(page), lambda row: schemas_v1.payment(row["record"]))
 
 
-async def payments_page(page: Asked, limit: int, after: Any = None) -> Page:
-    """Rows as `{"record": Payment}`; `after` overrides the cursor, for exports."""
+async def _payments_page(page: Asked) -> Page:
+    """Rows as `{"record": Payment}`."""
     call = page.call
     found: dict[str, Any] = {}
     sifted: dict[str, Any] = {}
@@ -102,8 +104,8 @@ async def payments_page(page: Asked, limit: int, after: Any = None) -> Page:
     wanted = Wanted(
         "payments",
         call.merchant.id,
-        limit,
-        after or page.after,
+        page.limit,
+        page.after,
         found,
         sifted,
         id_at("pay_", page.time("created_after")),
