@@ -122,7 +122,10 @@ def readable(text: str) -> bool:
 
 
 async def get_payment(call: Call) -> Answer:
-    return Answer(schemas.status(await owned(call)))
+    payment = await owned(call)
+    if payment.status == "pending":
+        await call.runtime.hub.polled(call.merchant, payment)
+    return Answer(schemas.status(payment))
 
 
 async def create_refund(call: Call) -> Answer:

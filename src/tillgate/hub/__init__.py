@@ -13,6 +13,7 @@ from tillgate.hub.refunding import Refunding, RefundOpened
 from tillgate.hub.resending import Resending
 from tillgate.hub.standing import Standing
 from tillgate.hub.upkeep import Upkeep
+from tillgate.hub.watching import Watching
 
 
 class Hub:
@@ -26,6 +27,7 @@ class Hub:
         self.open = Opening(kit).open
         self.receive = listening.receive
         self.told = listening.told
+        self.polled = Watching(kit).polled
         self.refund = refunding.refund
         self.cancel = upkeep.cancel
         self.resolve = upkeep.resolve

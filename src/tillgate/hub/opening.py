@@ -21,7 +21,8 @@ from tillgate.hub.keys import Key, known_answer, remembered, stored
 from tillgate.hub.kit import Choice, Invite, Kit, log, order_key, shown, targets
 from tillgate.hub.moves import event_kind, hinted, move
 from tillgate.hub.rerouting import Reroutes, next_choice
-from tillgate.spi import Channel, Hinting
+from tillgate.hub.watching import first_look_ms
+from tillgate.spi import Channel
 from tillgate.store.book import Needs, Plan, Remembered
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import new_id
@@ -211,7 +212,7 @@ class Concluded:
     fact: Fact
     key: Key | None
     render: Render | None
-    poll_after_ms: int | None = None  # how long to wait for a hint before looking without one
+    look_after_ms: int | None = None  # how long to wait for a notice before looking without one
 
     @property
     def merchant_id(self) -> str:
@@ -224,11 +225,11 @@ class Concluded:
         attempt = plan.attempt(self.attempt_id)
         assert attempt is not None
         payment, attempt = move(plan, self.merchant, attempt, self.fact)
-        if isinstance(self.fact, Accepted) and self.poll_after_ms is None:
+        if isinstance(self.fact, Accepted) and self.look_after_ms is None:
             plan.done("look", attempt.id)
         elif isinstance(self.fact, Accepted) and attempt.phase in LIVE and not hinted(attempt):
             # A hint that overtook this answer has its look already, and sooner.
-            plan.at("look", attempt.id, self.merchant.id, plan.now + (self.poll_after_ms or 0))
+            plan.at("look", attempt.id, self.merchant.id, plan.now + (self.look_after_ms or 0))
         answer = known_answer(plan, self.key)
         if answer is not None and answer.status is not None:  # a repeat gave up waiting for us
             return Opened(payment, attempt, True, stored(answer))
@@ -287,7 +288,7 @@ class Opening:
         assert attempt is not None
         order = self._kit.order(opened.payment, attempt, account)
         connector = self._kit.connector(account)
-        poll_after_ms = connector.poll_after_ms if isinstance(connector, Hinting) else None
+        look_after_ms = first_look_ms(connector, attempt, self._kit.clock())
         fact: Fact
         try:
             started = await connector.start(order, self._kit.out)
@@ -310,7 +311,7 @@ class Opening:
                 "a connector failed", provider=account.provider, payment=order.payment_id, exc_info=True
             )
             fact = AnswerLost()
-        done = Concluded(merchant, opened.payment.id, attempt.id, fact, key, render, poll_after_ms)
+        done = Concluded(merchant, opened.payment.id, attempt.id, fact, key, render, look_after_ms)
         return await self._kit.journal.submit(done)
 
     async def _reroute(

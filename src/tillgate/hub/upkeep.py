@@ -27,7 +27,8 @@ from tillgate.hub.listening import Listening
 from tillgate.hub.moves import event_kind, move
 from tillgate.hub.opening import LOOK_AFTER_START_MS
 from tillgate.hub.refunding import Refunding, patience_ms
-from tillgate.spi import Cancels, Looks
+from tillgate.hub.watching import rearm
+from tillgate.spi import Cancels, Connector, Looks, Schedules
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 
@@ -44,6 +45,7 @@ class Closes:
     reason: str
     now_due: bool = True  # False: an operator or merchant wishes it now
     unsure_stays: bool = False  # nobody can say whether the provider has it: only an operator may
+    connector: Connector = None
 
     @property
     def merchant_id(self) -> str:
@@ -73,7 +75,8 @@ class Closes:
                 # The provider holds it and may still settle it by its own rules.
                 plan.at("expire", payment.id, payment.merchant_id, attempt.expires_at or 0)
                 return payment
-            payment, _ = move(plan, self.merchant, attempt, Closed(self.why, self.reason))
+            payment, attempt = move(plan, self.merchant, attempt, Closed(self.why, self.reason))
+            rearm(plan, self.connector, attempt)
         if payment.closed is None:
             closed = close(payment, self.why)
             postings = ledger.postings(payment, closed, payment.account_id)
@@ -119,6 +122,8 @@ class LooksAgain:
     tries: int
     fact: Closed | AnswerLost | None = None
     keep: bool = False  # evidence came that cannot be true yet
+    connector: Connector = None
+    answered: bool = False
 
     @property
     def merchant_id(self) -> str:
@@ -132,8 +137,11 @@ class LooksAgain:
         assert attempt is not None
         if self.fact is not None:
             _, attempt = move(plan, self.merchant, attempt, self.fact)
-        again = self.keep or attempt.phase in LIVE
-        plan.conclude("look", attempt.id, self.tries, self.at if again else None)
+        at = self.at if self.keep or attempt.phase in LIVE else None
+        if isinstance(self.connector, Schedules) and attempt.phase not in ("created", "unsure"):
+            scheduled = self.connector.next_look(attempt, plan.now)
+            at = scheduled if scheduled is None or (self.answered and not self.keep) else self.at
+        plan.conclude("look", attempt.id, self.tries, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,7 @@ class Withdrawn:
 
     merchant: Merchant
     attempt_id: str
+    connector: Connector = None
 
     @property
     def merchant_id(self) -> str:
@@ -153,7 +162,8 @@ class Withdrawn:
     def decide(self, plan: Plan) -> None:
         attempt = plan.attempt(self.attempt_id)
         assert attempt is not None
-        move(plan, self.merchant, attempt, Closed("cancelled", "paid another way"))
+        _, attempt = move(plan, self.merchant, attempt, Closed("cancelled", "paid another way"))
+        rearm(plan, self.connector, attempt)
         plan.done("withdraw", attempt.id)
 
 
@@ -222,9 +232,9 @@ class Upkeep:
         self, merchant: Merchant, payment_id: str, reason: str = "cancelled by the merchant"
     ) -> Payment:
         """Raises `NotFound`, `NotAllowed` once it is paid, `Unsure` where the provider did not answer."""
-        await self._let_go(merchant, payment_id)
+        connector = await self._let_go(merchant, payment_id)
         return await self._kit.journal.submit(
-            Closes(merchant, payment_id, "cancelled", reason, now_due=False)
+            Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
         )
 
     async def resolve(
@@ -240,8 +250,8 @@ class Upkeep:
         answer = await self._kit.journal.submit(Recalls(merchant.id, key))
         if answer is not None:
             return Kept(None, answer)
-        await self._let_go(merchant, payment_id)
-        closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False)
+        connector = await self._let_go(merchant, payment_id)
+        closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
         return await self._kit.journal.submit(Keyed(closes, key, render))
 
     async def resolve_once(
@@ -269,8 +279,9 @@ class Upkeep:
         if attempt is not None and not attempt.asked:
             # Its notice may have been lost: whoever paid in the last second has paid.
             knowable = await self._withdraw_at_provider(merchant, payment, attempt, "expired")
+        connector = self._connector(merchant, attempt)
         await self._kit.journal.submit(
-            Closes(merchant, payment_id, "expired", "expired", unsure_stays=not knowable)
+            Closes(merchant, payment_id, "expired", "expired", True, not knowable, connector)
         )
 
     async def _lapse(self, attempt_id: str, tries: int) -> None:
@@ -283,10 +294,10 @@ class Upkeep:
         found = await self._found(attempt_id)
         if found is None:
             return
-        merchant, _, payment, attempt = found
+        merchant, account, payment, attempt = found
         if attempt.phase in LIVE:
             await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
-        await self._kit.journal.submit(Withdrawn(merchant, attempt_id))
+        await self._kit.journal.submit(Withdrawn(merchant, attempt_id, self._kit.connector(account)))
 
     async def _look(self, attempt_id: str, tries: int) -> None:
         found = await self._found(attempt_id)
@@ -296,13 +307,14 @@ class Upkeep:
         connector, now = self._kit.connector(account), self._kit.clock()
         again = now + patience_ms(tries)
         fact: Closed | AnswerLost | None = None
-        keep = False
+        keep = answered = False
         if isinstance(connector, Looks):
             try:
                 tell = await connector.look(self._kit.order(payment, attempt, account), self._kit.out)
             except (Declined, Unreachable, Unsure) as error:
                 found_nothing(account, attempt.id, error)
             else:
+                answered = True
                 if tell is not None:
                     told = await self._listening.told(
                         merchant, account, replace(tell, operation_id=attempt.id)
@@ -314,7 +326,9 @@ class Upkeep:
                     fact = Closed("failed", "the provider never got it")
         elif attempt.phase == "created":
             fact = AnswerLost()  # we may have stopped on either side of the call
-        await self._kit.journal.submit(LooksAgain(merchant, attempt_id, again, tries, fact, keep))
+        await self._kit.journal.submit(
+            LooksAgain(merchant, attempt_id, again, tries, fact, keep, connector, answered)
+        )
 
     async def _refund(self, refund_id: str, tries: int) -> None:
         found = await self._refund_found(refund_id)
@@ -328,14 +342,15 @@ class Upkeep:
 
     # --- helpers ---
 
-    async def _let_go(self, merchant: Merchant, payment_id: str) -> None:
-        """Withdraw a merchant's payment at its provider, before it is cancelled here."""
+    async def _let_go(self, merchant: Merchant, payment_id: str) -> Connector:
+        """Withdraw a merchant's payment at its provider, before it is cancelled here; its connector."""
         payment = await self._kit.reads.payment(payment_id)
         if payment is None or payment.merchant_id != merchant.id:
             raise NotFound("Payment not found")
         attempt = await self._kit.reads.live_attempt(payment.id)
         if attempt is not None:
             await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
+        return self._connector(merchant, attempt)
 
     async def _withdraw_at_provider(
         self, merchant: Merchant, payment: Payment, attempt: Attempt, why: Closing
@@ -370,6 +385,10 @@ class Upkeep:
         if tell is not None:
             await self._listening.told(merchant, account, replace(tell, operation_id=attempt.id))
         return knowable
+
+    def _connector(self, merchant: Merchant, attempt: Attempt | None) -> Connector:
+        account = merchant.account(attempt.account_id) if attempt else None
+        return self._kit.connector(account) if account else None
 
     async def _found(self, attempt_id: str) -> tuple[Merchant, Account, Payment, Attempt] | None:
         attempt = await self._kit.reads.attempt(attempt_id)
