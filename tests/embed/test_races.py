@@ -20,7 +20,6 @@ from tillgate.providers.payme.tests.payme_kit import (
     HOMES,
     KEY,
     PRICE_TIYIN,
-    SYNC_PG,
     Caller,
     Host,
     calling,
@@ -134,7 +133,7 @@ async def processes(host: Host, count: int, tmp_path: Path, *more: str) -> Async
             process.wait()
 
 
-FOUR = ["sqlite-sync", "postgresql-sync" if SYNC_PG else "postgresql-async"]
+FOUR = ["sqlite-sync", "postgresql-sync"]
 
 
 @pytest.mark.parametrize("home", FOUR)

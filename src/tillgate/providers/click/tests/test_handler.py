@@ -1,4 +1,4 @@
-"""`ClickWebhookHandler` on a host's own tables: FastAPI, a real server, sync SQLite and async PostgreSQL."""
+"""`ClickWebhookHandler` on a host's own tables: FastAPI, a real server, every kind of session."""
 
 from __future__ import annotations
 
@@ -77,15 +77,24 @@ class Handler(ClickWebhookHandler):
         HOOKS["review", transaction.account_id] += 1
 
 
-@pytest.fixture(params=["sync-sqlite", "async-postgresql"])
+HOMES = {
+    "sqlite-sync": "sqlite",
+    "sqlite-async": "sqlite+aiosqlite",
+    "postgresql-sync": "postgresql+psycopg",
+    "postgresql-async": "postgresql+asyncpg",
+    "postgresql-psycopg-async": "postgresql+psycopg",
+}
+
+
+@pytest.fixture(params=["sqlite-sync", "postgresql-async"])
 async def shop(request: pytest.FixtureRequest, open_app: Callable[..., Any]) -> AsyncIterator[Any]:
     """An application with a hundred orders of 15 000.50 som behind a real server."""
     HOOKS.clear()
-    app = FastAPI()
-    if request.param == "sync-sqlite":
-        engine = create_engine(
-            request.getfixturevalue("sqlite_url"), connect_args={"check_same_thread": False}
-        )
+    app, home = FastAPI(), request.param
+    url = request.getfixturevalue("sqlite_url" if home.startswith("sqlite") else "pg_url")
+    url = f"{HOMES[home]}:{url.partition(':')[2]}"
+    if home.endswith("-sync"):
+        engine = create_engine(url)
         Base.metadata.create_all(engine)
         made = sessionmaker(engine)
 
@@ -97,8 +106,7 @@ async def shop(request: pytest.FixtureRequest, open_app: Callable[..., Any]) -> 
             with made.begin() as session:
                 return work(session)
     else:
-        url = request.getfixturevalue("pg_url").replace("postgresql:", "postgresql+asyncpg:")
-        async_engine = create_async_engine(url, pool_size=10, max_overflow=10)
+        async_engine = create_async_engine(url)
         async with async_engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         made_async = async_sessionmaker(async_engine)
@@ -125,7 +133,7 @@ async def shop(request: pytest.FixtureRequest, open_app: Callable[..., Any]) -> 
         yield SimpleNamespace(
             url=f"{base}/payments/click/webhook", ask=ask, options=options, rows=lambda: ask(rows)
         )
-    if request.param == "sync-sqlite":
+    if home.endswith("-sync"):
         engine.dispose()
     else:
         await async_engine.dispose()
@@ -144,6 +152,7 @@ def click(shop: Any, **over: Any) -> ClickSimulator:
     return ClickSimulator(shop.url, **({"service_id": 12345, "secret_key": KEY, "late_s": 0.05} | over))
 
 
+@pytest.mark.parametrize("shop", HOMES, indirect=True)
 async def test_every_rule_of_the_conformance_suite(shop: Any) -> None:
     numbers = iter(range(1, 101))
 

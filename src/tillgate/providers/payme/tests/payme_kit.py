@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import importlib.util
 import itertools
 import json
 import secrets
@@ -33,15 +32,17 @@ KEY = "the-key-of-this-cash-desk-36-letters"
 MERCHANT = "587f72c72cac0d162c722ae2"
 PRICE_TIYIN = 1_500_050
 
-# Sessions and databases that a test can be run on with the drivers that are installed here.
-SYNC_PG = importlib.util.find_spec("psycopg") is not None
-ASYNC_SQLITE = importlib.util.find_spec("aiosqlite") is not None
-HOMES = [
-    "sqlite-sync",
-    *(["sqlite-async"] if ASYNC_SQLITE else []),
-    *(["postgresql-sync"] if SYNC_PG else []),
-    "postgresql-async",
-]
+EVERY_HOME = {
+    "sqlite-sync": "sqlite",
+    "sqlite-async": "sqlite+aiosqlite",
+    "postgresql-sync": "postgresql+psycopg",
+    "postgresql-async": "postgresql+asyncpg",
+    "postgresql-psycopg-async": "postgresql+psycopg",
+}
+"""Every kind of session that a host may have, and its driver."""
+
+HOMES = [home for home in EVERY_HOME if home != "postgresql-psycopg-async"]
+"""Enough for what does not depend on the driver alone."""
 
 
 class Base(DeclarativeBase):
@@ -209,10 +210,9 @@ async def host_on(home: str, request: Any, **settings: Any) -> AsyncIterator[Hos
     """A started host on an empty database of its own; `request` is pytest's."""
     if home.startswith("sqlite"):
         url = request.getfixturevalue("sqlite_url").replace("x.db", f"x{next(_database)}.db")
-        url = url.replace("sqlite://", "sqlite+aiosqlite://") if home.endswith("async") else url
     else:
-        driver = "asyncpg" if home.endswith("async") else "psycopg"
-        url = request.getfixturevalue("pg_url").replace("postgresql://", f"postgresql+{driver}://")
+        url = request.getfixturevalue("pg_url")
+    url = f"{EVERY_HOME[home]}:{url.partition(':')[2]}"
     host = Host(home, url, **settings)
     await host.start()
     try:
