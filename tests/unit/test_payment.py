@@ -19,8 +19,10 @@ from tillgate.domain.payment import (
     AnswerLost,
     Attempt,
     Closed,
+    Doubted,
     Paid,
     Payment,
+    Questioned,
     RefundAccepted,
     RefundAnswerLost,
     Refunded,
@@ -30,12 +32,12 @@ from tillgate.domain.payment import (
 )
 
 ATTEMPT_TABLE = """
-           accepted  lost      closed    paid      refunded  reversed
-created    pending   unsure    closed    paid      -         -
-pending    pending   pending   closed    paid      -         -
-unsure     pending   unsure    closed    paid      -         -
-closed     closed    closed    closed    paid      -         -
-paid       paid      paid      paid      paid      paid      paid
+           accepted  lost      doubted   question  closed    paid      refunded  reversed
+created    pending   unsure    unsure    created   closed    paid      -         -
+pending    pending   pending   unsure    pending   closed    paid      -         -
+unsure     pending   unsure    unsure    unsure    closed    paid      -         -
+closed     closed    closed    closed    closed    closed    paid      -         -
+paid       paid      paid      paid      paid      paid      paid      paid      paid
 """
 
 REFUND_TABLE = """
@@ -50,6 +52,8 @@ failed     failed     failed     succeeded  failed
 FACTS = {
     "accepted": Accepted("ext-1", '{"type":"qr"}', NOW + 60_000),
     "lost": AnswerLost(),
+    "doubted": Doubted(),
+    "question": Questioned(),
     "closed": Closed("failed", "declined"),
     "paid": Paid(10_000, "IDR"),
     "refunded": Refunded(4_000),

@@ -152,6 +152,18 @@ class AnswerLost:
 
 
 @record
+class Doubted:
+    """Whoever holds it does not know, or no longer says, how it ended: a kiosk that lost its terminal."""
+
+
+@record
+class Questioned:
+    """Whoever holds it wants an operator to look before anything is fulfilled."""
+
+    hold: Hold = "operator"
+
+
+@record
 class Closed:
     why: Closing
     reason: str | None = None
@@ -184,15 +196,16 @@ class Reversed:
     total_minor: int
 
 
-Fact: TypeAlias = Accepted | AnswerLost | Closed | Paid | Refunded | Reversed
+Fact: TypeAlias = Accepted | AnswerLost | Doubted | Questioned | Closed | Paid | Refunded | Reversed
 
 _MONEY: Final[dict[type, Phase]] = {Paid: "paid", Refunded: "paid", Reversed: "paid"}
+_OPEN_END: Final[dict[type, Phase]] = {Doubted: "unsure", Closed: "closed", Paid: "paid"}
 ATTEMPT: Final[dict[Phase, dict[type, Phase]]] = {
-    "created": {Accepted: "pending", AnswerLost: "unsure", Closed: "closed", Paid: "paid"},
-    "pending": {Accepted: "pending", AnswerLost: "pending", Closed: "closed", Paid: "paid"},
-    "unsure": {Accepted: "pending", AnswerLost: "unsure", Closed: "closed", Paid: "paid"},
-    "closed": {Accepted: "closed", AnswerLost: "closed", Closed: "closed", Paid: "paid"},
-    "paid": {Accepted: "paid", AnswerLost: "paid", Closed: "paid", **_MONEY},
+    "created": {Accepted: "pending", AnswerLost: "unsure", Questioned: "created", **_OPEN_END},
+    "pending": {Accepted: "pending", AnswerLost: "pending", Questioned: "pending", **_OPEN_END},
+    "unsure": {Accepted: "pending", AnswerLost: "unsure", Questioned: "unsure", **_OPEN_END},
+    "closed": {**dict.fromkeys((Accepted, AnswerLost, Doubted, Questioned, Closed), "closed"), Paid: "paid"},
+    "paid": {**dict.fromkeys((Accepted, AnswerLost, Doubted, Questioned, Closed), "paid"), **_MONEY},
 }
 LIVE: Final[frozenset[Phase]] = frozenset({"created", "pending", "unsure"})
 
@@ -212,7 +225,7 @@ def advance(attempt: Attempt, fact: Fact, now: int) -> Attempt:
                 show=attempt.show or show,
                 expires_at=attempt.expires_at or expires_at,
             )
-        case AnswerLost():
+        case AnswerLost() | Doubted() | Questioned():
             return replace(attempt, phase=phase)
         case Closed(why, reason):
             if phase != "closed" or attempt.phase == "closed":
@@ -253,6 +266,8 @@ def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact 
         if before.phase != "paid" or after.paid_minor != before.paid_minor:
             # Only what is new is judged: an operator may have let the rest pass already.
             changes["hold"] = payment.hold or _mismatch(payment, changes["paid_minor"], after, fact)
+    if isinstance(fact, Questioned):
+        changes["hold"] = payment.hold or fact.hold
     if changes["paid_minor"] > payment.paid_minor:
         late = before.phase == "closed" or payment.closed is not None
         changes |= {"late": payment.late or late, "paid_at": payment.paid_at or after.paid_at}
