@@ -1,4 +1,4 @@
-"""`tillgate conform`: run a provider's official scenarios against any endpoint."""
+"""`tillgate conform`: run a provider's official scenarios, or the callbacks' rules, against any endpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ async def conform(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_junit: Annotated[bool, typer.Option("--junit", help="Print JUnit XML.")] = False,
 ) -> None:
-    """Judge an endpoint, ours or yours, by a provider's rules. Exit code 1 if a rule is broken."""
+    """Judge an endpoint, ours or yours, by a provider's rules; `callback` is a shop's own, by the hub's.
+
+    Exit code 1 if a rule is broken."""
     from tillgate import conform as runner
 
     suites = _suites()
@@ -65,14 +67,15 @@ async def conform(
 
 
 def _suites() -> dict[str, Suite]:
-    """Every provider's folder may have a `conformance` with a `CONFORMANCE`."""
+    """Every provider's folder may have a `conformance` with a `CONFORMANCE`; and a merchant has callbacks."""
     import importlib
     import importlib.util
     import pkgutil
 
     from tillgate import providers
+    from tillgate.conform import callback
 
-    found: dict[str, Suite] = {}
+    found: dict[str, Suite] = {callback.CONFORMANCE.name: callback.CONFORMANCE}
     for module in pkgutil.iter_modules(providers.__path__, "tillgate.providers."):
         name = f"{module.name}.conformance"
         if module.ispkg and importlib.util.find_spec(name) is not None:
