@@ -319,6 +319,8 @@ class Tillgate(Wire):
 
 
 def _part(value: str) -> str:
+    if value in ("", ".", ".."):
+        raise ValueError("that is no id")
     return quote(value, safe="")
 
 
