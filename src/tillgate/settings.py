@@ -18,6 +18,7 @@ from tillgate.domain.errors import Misconfigured
 SANDBOX_SECRET_KEY = "sandbox-only-this-key-is-published-never-use-it-for-money"  # noqa: S105
 _WEAK = frozenset({SANDBOX_SECRET_KEY, "secret", "changeme", "change-me", "password"})
 MIN_SECRET_CHARS = 32
+MIN_TOKEN_CHARS = 16
 
 
 class Settings(BaseSettings):
@@ -67,6 +68,15 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_format: str = Field("auto", description="json, text, or auto: text on a terminal.")
+    ops_listen: str = Field(
+        "",
+        description="`host:port` of a second listener for `/metrics`, `/healthz` and `/readyz`, of hubs and"
+        " workers; keep it [inside your network](operations.md).",
+    )
+    metrics_token: SecretStr = Field(
+        SecretStr(""),
+        description="Serve `/metrics` on the public port, too, to who sends this as a bearer token.",
+    )
     worker: bool = Field(
         True, description="Run due work inside `tillgate up`; off where `tillgate worker` runs."
     )
@@ -110,6 +120,23 @@ class Settings(BaseSettings):
             for one in previous:  # tokens that it signed are still taken
                 _require_strong("TILLGATE_SECRET_KEY_PREVIOUS", one)
         return (key, *previous)
+
+    def metrics_bearer(self) -> str | None:
+        """Raises `Misconfigured` for a weak one outside the sandbox."""
+        token = self.metrics_token.get_secret_value()
+        if token and not self.sandbox and len(token) < MIN_TOKEN_CHARS:
+            raise Misconfigured(f"TILLGATE_METRICS_TOKEN is weak: {MIN_TOKEN_CHARS} characters or more")
+        return token or None
+
+    def ops_address(self) -> tuple[str, int] | None:
+        """Raises `Misconfigured` for what is no `host:port`."""
+        if not self.ops_listen:
+            return None
+        host, _, port = self.ops_listen.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise Misconfigured("TILLGATE_OPS_LISTEN is host:port, for example 127.0.0.1:9464")
+        return host, int(port)
 
     def bootstrap(self) -> list[tuple[str, str]]:
         """API keys and secrets of merchants to make. Raises `Misconfigured` for half a pair or a weak one."""

@@ -18,6 +18,7 @@ from tillgate import schemas, schemas_v1, webhooks
 from tillgate.domain.errors import TillgateError, Unavailable
 from tillgate.hub import Hub
 from tillgate.hub.endpoints import Endpoints
+from tillgate.metrics import WorkerFigures
 from tillgate.spi import HttpCall, HttpReply, Send
 from tillgate.store.directory import Endpoint, Merchant
 from tillgate.store.work import LEASE_MS, ClaimDeliveries, ClaimDue, Delivery, Due, Finish, Result
@@ -53,6 +54,7 @@ class Worker:
         self._stopping = False
         self._ended: list[tuple[Result, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self.figures = WorkerFigures()
 
     def kick(self) -> None:
         for bell in self._bells:
@@ -129,10 +131,13 @@ class Worker:
         try:
             async with asyncio.timeout(WORK_TIMEOUT_S):
                 await work(due.subject, due.tries)
+            self.figures.due[due.kind, "done"] += 1
         except TillgateError as error:
             # Its lease brings it up again.
+            self.figures.due[due.kind, error.code] += 1
             log.warning("due work will be tried again", kind=due.kind, subject=due.subject, why=error.code)
         except Exception:
+            self.figures.due[due.kind, "internal"] += 1
             log.error("due work failed", kind=due.kind, subject=due.subject, exc_info=True)
 
     # --- deliveries ---
@@ -145,6 +150,10 @@ class Worker:
         try:
             result = await self._send(delivery)
             await self._write(result)
+            target = "callback" if delivery.endpoint_id is None else "endpoint"
+            self.figures.tried(
+                target, result.state, (result.at + result.took_ms - delivery.occurred_at) / 1000
+            )
             if result.tried and delivery.endpoint_id is not None:
                 await self._mind(delivery, result)
         except TillgateError as error:

@@ -62,6 +62,8 @@ def _quiet_collector() -> None:
 @command
 async def worker(database: Database = None, sandbox: Sandbox = None, config: ConfigFile = None) -> None:
     """Run due work alone: deliveries, looks, expiry, refunds. Any number of these may run."""
+    from tillgate.http.metrics import Scrape
+    from tillgate.http.ops import listening
     from tillgate.logs import configure
     from tillgate.runtime import Runtime
     from tillgate.settings import load
@@ -72,7 +74,7 @@ async def worker(database: Database = None, sandbox: Sandbox = None, config: Con
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, ended.set)
-    async with Runtime(settings, worker=True):
+    async with Runtime(settings, worker=True) as runtime, listening(runtime, Scrape(runtime)):
         typer.echo("Tillgate's worker runs", err=True)
         await ended.wait()
 

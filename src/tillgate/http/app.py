@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from time import perf_counter
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tillgate.domain.errors import Fault, InvalidRequest, Misconfigured, NotFound, TillgateError, Unavailable
-from tillgate.http import checkout, docs, inbound, merchant, openapi, openapi_plain, sandbox, v1
+from tillgate.http import checkout, docs, inbound, merchant, openapi, openapi_plain, ops, sandbox, v1
 from tillgate.http.limits import RateLimit
-from tillgate.http.operation import Bound, Dialect, MethodNotAllowed, Operation, Web, named
+from tillgate.http.metrics import Scrape
+from tillgate.http.operation import Bound, Dialect, MethodNotAllowed, Web, named
 from tillgate.http.tokens import Tokens
 from tillgate.hub.endpoints import EVENT_KINDS
+from tillgate.metrics import RouteFigures
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 from tillgate.store import schema
@@ -33,6 +36,9 @@ class Application(FastAPI):
     passes none of the shell's layers. It answers every error itself, so it needs none of them."""
 
     front: dict[tuple[str, str], Bound]
+    figures: dict[tuple[str, str], RouteFigures]  # of what no operation answered and counted itself
+    bounds: list[Bound]
+    templates: dict[Any, str]  # endpoint → the path of its route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -40,7 +46,28 @@ class Application(FastAPI):
             if bound is not None:
                 await bound(scope, receive, send)
                 return
+            send = self._counted(scope, send)
         await super().__call__(scope, receive, send)
+
+    def _counted(self, scope: Scope, send: Send) -> Send:
+        begun = perf_counter()
+
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                served = scope.get("endpoint")
+                if not isinstance(served, _Methods) or scope["method"] not in served.by_method:
+                    # Only what we serve is told apart: anybody can ask for other paths and methods.
+                    route = self.templates.get(served, "")
+                    at = scope["method"] if route and message["status"] != 405 else "", route
+                    if at not in self.figures:
+                        self.figures[at] = RouteFigures(*at)
+                    self.figures[at].answered(message["status"], perf_counter() - begun)
+            await send(message)
+
+        return count
+
+    def routes_figures(self) -> list[RouteFigures]:
+        return [*(one.figures for one in self.bounds), *self.figures.values()]
 
 
 def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True) -> Application:
@@ -50,8 +77,10 @@ def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True)
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         async with runtime:
-            mount(app, runtime)
-            yield
+            scrape = Scrape(runtime, app.routes_figures)
+            mount(app, runtime, scrape)
+            async with ops.listening(runtime, scrape):
+                yield
 
     app = Application(
         title="Tillgate",
@@ -60,8 +89,10 @@ def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True)
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # Ours are in `metrics` and `tracing`; its own would tell what exceptions say.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.front = {}
+    app.front, app.figures, app.bounds, app.templates = {}, {}, [], {}
     app.router.redirect_slashes = False
     app.state.runtime = runtime
     answer = _answering(merchant.DocumentDialect(legacy_error_code_200=settings.legacy_error_code_200))
@@ -70,7 +101,7 @@ def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True)
     return app
 
 
-def mount(app: Application, runtime: Runtime) -> None:
+def mount(app: Application, runtime: Runtime, scrape: Scrape) -> None:
     """Put the routes of an open runtime into the application."""
     settings = runtime.settings
     web = Web(
@@ -84,16 +115,22 @@ def mount(app: Application, runtime: Runtime) -> None:
     if settings.sandbox:
         operations += sandbox.operations(dialect)
     operations += v1.operations()
+    token = settings.metrics_bearer()
+    metrics = token is not None or settings.sandbox
     described = openapi.document(
         operations,
         version=version("tillgate"),
         url=settings.url,
-        plain={**openapi_plain.paths(sandbox=settings.sandbox), **inbound.described(runtime.providers)},
+        plain={
+            **openapi_plain.paths(sandbox=settings.sandbox, metrics=metrics),
+            **inbound.described(runtime.providers),
+        },
         events=EVENT_KINDS,
     )
 
     routes = app.router.routes
-    for path, found in _by_path(operations, web).items():
+    app.bounds = [one.bind(web) for one in operations]
+    for path, found in _by_path(app.bounds).items():
         routes.append(Route(path, _Methods(found)))
         if "{" not in path:
             app.front |= {(method, path): bound for method, bound in found.items()}
@@ -101,17 +138,21 @@ def mount(app: Application, runtime: Runtime) -> None:
     routes += checkout.routes(runtime)
     if settings.sandbox:
         routes += sandbox.routes(runtime)
-    routes += [*docs.routes(described), *_health(runtime)]
+    routes += [*docs.routes(described), *ops.health(runtime)]
+    if metrics:
+        routes += ops.figures(scrape, token)
+    for one in routes:
+        if isinstance(one, Route):
+            app.templates.setdefault(one.endpoint, one.path)
 
 
-def _by_path(operations: list[Operation], web: Web) -> dict[str, dict[str, Bound]]:
+def _by_path(bounds: list[Bound]) -> dict[str, dict[str, Bound]]:
     found: dict[str, dict[str, Bound]] = {}
-    for one in operations:
-        bound = one.bind(web)
-        for path in one.paths:
+    for bound in bounds:
+        for path in bound.operation.paths:
             # A slash at the end is served, never redirected: a redirect makes some clients send twice.
             for spelling in (path, f"{path}/"):
-                found.setdefault(spelling, {})[one.method] = bound
+                found.setdefault(spelling, {})[bound.operation.method] = bound
     return found
 
 
@@ -119,12 +160,12 @@ class _Methods:
     """The operations of one path; an ASGI application, so that a request passes no needless layer."""
 
     def __init__(self, by_method: dict[str, Bound]) -> None:
-        self._by_method = by_method
+        self.by_method = by_method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app: ASGIApp | None = self._by_method.get(scope["method"])
+        app: ASGIApp | None = self.by_method.get(scope["method"])
         if app is None:
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._by_method))})
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.by_method))})
         await app(scope, receive, send)
 
 
@@ -156,22 +197,6 @@ def _ours(error: Exception) -> TillgateError:
         }
         return known.get(error.status_code, InvalidRequest(str(error.detail)))
     return Fault()
-
-
-def _health(runtime: Runtime) -> list[Route]:
-    async def alive(_request: Request) -> Response:
-        return JSONResponse({"status": "ok"}, headers={"cache-control": "no-store"})
-
-    async def ready(_request: Request) -> Response:
-        """Ready to take money: the store answers and has this version's tables."""
-        try:
-            await runtime.kit.reads.ping()
-        except Unavailable as error:
-            return JSONResponse({"status": "unavailable", "reason": str(error)}, 503, {"retry-after": "1"})
-        status = 503 if runtime.closing else 200
-        return JSONResponse({"status": "draining" if runtime.closing else "ready"}, status)
-
-    return [Route("/healthz", alive), Route("/readyz", ready)]
 
 
 __all__ = ["Misconfigured", "create_app", "schema"]

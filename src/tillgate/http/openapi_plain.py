@@ -13,6 +13,8 @@ _HEALTH: Final = {
     "required": ["status"],
 }
 
+_REFUSED: Final = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
+
 
 def _get(name: str, summary: str, tag: str, responses: dict[str, Any], *parameters: Any) -> dict[str, Any]:
     made = {"operationId": name, "summary": summary, "tags": [tag], "responses": responses}
@@ -32,7 +34,7 @@ _FAILED: Final = {
 _HEALTHY: Final = _is("Yes.", "application/json", schema=_HEALTH)
 
 
-def paths(*, sandbox: bool) -> dict[str, Any]:
+def paths(*, sandbox: bool, metrics: bool) -> dict[str, Any]:
     """Path items. Pages and pictures are public: whoever holds a payment's id may see its page."""
     found: dict[str, Any] = {
         "/pay/{payment_id}": _get(
@@ -102,6 +104,16 @@ def paths(*, sandbox: bool) -> dict[str, Any]:
             {"200": _is("OpenAPI 3.1.", "application/json", schema={"type": "object"})},
         ),
     }
+    if metrics:
+        found["/metrics"] = _get(
+            "metrics",
+            "Figures of this process and of the whole hub, for Prometheus",
+            "Operations",
+            {
+                "200": _is("Prometheus' text format.", "text/plain"),
+                "401": _is("Not without `TILLGATE_METRICS_TOKEN`.", "application/json", schema=_REFUSED),
+            },
+        )
     if sandbox:
         found["/sandbox/pay/{payment_id}/{action}"] = {
             "post": {

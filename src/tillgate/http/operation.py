@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -29,6 +30,7 @@ from tillgate.domain.errors import (
 from tillgate.http.limits import Limited, RateLimit
 from tillgate.http.tokens import Tokens
 from tillgate.hub import Key
+from tillgate.metrics import RouteFigures
 from tillgate.runtime import Runtime
 from tillgate.store.directory import Merchant
 from tillgate.store.ids import digest
@@ -150,21 +152,28 @@ class Operation:
 class Bound:
     """An operation with the process it serves; an ASGI application."""
 
-    __slots__ = ("_decoder", "_fields", "_operation", "_web")
+    __slots__ = ("_decoder", "_fields", "_operation", "_web", "figures")
 
     def __init__(self, operation: Operation, web: Web) -> None:
         self._operation, self._web = operation, web
+        self.figures = RouteFigures(operation.method, operation.paths[0])
         body = operation.body
         self._decoder = None if body is None else msgspec.json.Decoder(body)
         names = [] if body is None else [one.encode_name for one in msgspec.structs.fields(body)]
         self._fields = [f'"{name}"'.encode() for name in names]
 
+    @property
+    def operation(self) -> Operation:
+        return self._operation
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = perf_counter()
         headers = dict(scope["headers"])
         request_id = named(headers.get(b"x-request-id", b""))
         try:
             answer = await self._answer(scope, receive, headers)
             if answer.pieces is not None:
+                self.figures.answered(answer.status, perf_counter() - begun)
                 return await self._stream(answer, request_id, send)
             status, body, extra, kind = answer.status, answer.body, answer.headers, answer.content_type
         except TillgateError as error:
@@ -183,6 +192,7 @@ class Bound:
         ]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+        self.figures.answered(status, perf_counter() - begun)
 
     async def _stream(self, answer: Answer, request_id: bytes, send: Send) -> None:
         """A failure on the way cuts the connection, so that half an answer is not taken for a whole one."""

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tillgate.domain.errors import Misconfigured
@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
     """`await serve(sockets)` until `stop()`; takes no signals by itself."""
 
     def __init__(
-        self, app: FastAPI, *, patience_s: float = PATIENCE_S, started: Callable[[], None] | None = None
+        self, app: Starlette, *, patience_s: float = PATIENCE_S, started: Callable[[], None] | None = None
     ) -> None:
         super().__init__(
             uvicorn.Config(

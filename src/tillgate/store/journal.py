@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
+from time import perf_counter
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -21,6 +22,7 @@ from sqlalchemy import Table, bindparam, delete, update
 
 from tillgate.domain.errors import Fault, InDoubt, NotAllowed, NotFound, TillgateError, Unavailable
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
+from tillgate.metrics import JournalFigures
 from tillgate.store import tables
 from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of, row_of
 from tillgate.store.database import Conflict, Database, Taken, Tx
@@ -51,6 +53,12 @@ class Journal:
         self._bell = asyncio.Event()
         self._writers: list[asyncio.Task[None]] = []
         self._stopping = False
+        self.figures = JournalFigures()
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for a batch."""
+        return len(self._waiting)
 
     async def start(self) -> None:
         self._writers = [
@@ -144,6 +152,7 @@ class Journal:
 
     async def _transact(self, items: Sequence[Any]) -> list[tuple[Any, Exception | None]]:
         book = Book(self._clock())
+        begun = perf_counter()
         try:
             async with self._database.begin() as tx:
                 outcomes = await self._decide(tx, book, items)
@@ -152,6 +161,7 @@ class Journal:
             if not await self._happened(book):
                 raise Unavailable from None
             log.warning("a commit whose answer was lost had happened", size=len(items))
+        self.figures.committed(len(items), perf_counter() - begun, book.new_events, book.records)
         return outcomes
 
     async def _decide(self, tx: Tx, book: Book, items: Sequence[Any]) -> list[tuple[Any, Exception | None]]:
