@@ -167,15 +167,22 @@ class Xendit:
                 raise Unsure(
                     "Xendit answers about something else" if found else "Xendit does not find it now"
                 )
-        listed = await self._get(f"/payment_requests?reference_id={order.operation_id}", send)
-        for one in wire.parts((listed and wire.json_object(listed.body)) or {}, "data"):
+        unseen = rail(self._config, order.channel).kind != "push"  # only we could have shown it to a payer
+        try:
+            rows = await self._listed(f"/payment_requests?reference_id={order.operation_id}", send)
+        except Declined:
+            if unseen:
+                return None
+            raise
+        for one in rows:
             name = wire.identifier(one, "payment_request_id") or wire.identifier(one, "id")
-            if name and wire.text(one, "reference_id") == order.operation_id:
+            if wire.text(one, "reference_id") == order.operation_id:
                 reply = await self._get(f"/v3/payment_requests/{name}", send)
                 found = reply and wire.json_object(reply.body)
-                if found and _about(order, found):
-                    return found
-        if rail(self._config, order.channel).kind == "push":
+                if not found or not _about(order, found):
+                    raise Unsure("Xendit lists it and shows something else")
+                return found
+        if not unseen:
             raise Unsure("the payer's phone may have been asked")
         return None
 
@@ -301,11 +308,15 @@ class Xendit:
         return None
 
     async def _refunds_of(self, request_id: str, send: Send) -> list[dict[str, Any]]:
-        reply = await self._get(f"/refunds?payment_request_id={request_id}&limit=100", send)
-        found = reply and wire.json_object(reply.body)
-        if not found or not isinstance(found.get("data"), list):
-            raise Unsure("Xendit's list of refunds cannot be read")
-        return list(wire.parts(found, "data"))
+        return await self._listed(f"/refunds?payment_request_id={request_id}&limit=100", send)
+
+    async def _listed(self, path: str, send: Send) -> list[dict[str, Any]]:
+        """Raises `Unsure` for what is no list of objects: nothing may be concluded from it."""
+        reply = await self._get(path, send)
+        rows = ((reply and wire.json_object(reply.body)) or {}).get("data")
+        if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
+            raise Unsure("Xendit's list cannot be read")
+        return rows
 
     # --- hearing --------------------------------------------------------------------------------------------
 

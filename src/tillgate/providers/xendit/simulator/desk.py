@@ -1,4 +1,4 @@
-"""What Xendit keeps and by which rules: payment requests, payments, refunds. No network; the clock is given."""
+"""What Xendit keeps, and by which rules: payment requests, payments, refunds. Its clock is given."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ def qris(request_id: str, rupiah: int) -> str:
     note = field("00", GUID) + field("01", request_id)
     text = (
         field("00", "01") + field("01", "12") + field("26", account) + field("52", "0000")
-        + field("53", "360") + field("54", str(rupiah)) + field("58", "ID") + field("59", "TEST XENDIT") + field("60", "JAKARTA")
+        + field("53", "360") + field("54", str(rupiah)) + field("58", "ID")
+        + field("59", "TEST XENDIT") + field("60", "JAKARTA")
         + field("61", "10000") + field("80", note) + "6304"
     )  # fmt: skip
     return f"{text}{binascii.crc_hqx(text.encode(), 0xFFFF):04X}"
