@@ -7,7 +7,7 @@ Times are epoch milliseconds. Ids start with the time, so that inserts go to the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -151,6 +151,9 @@ payments = table(
           postgresql_where=text("status IN ('unsure', 'review')")),
 )  # fmt: skip
 
+FETCHED: Final = text("live_of IS NOT NULL AND provider = 'mobypay'")
+"""Attempts that kiosks fetch; spelled once, because an index serves only a query that says the same."""
+
 attempts = table(
     "attempts",
     fixed("id", Text, primary_key=True),
@@ -181,6 +184,7 @@ attempts = table(
     varies("version", BigInteger),
     Index("uq_attempts_external", "account_id", "external_id", unique=True,
           sqlite_where=text("external_id IS NOT NULL"), postgresql_where=text("external_id IS NOT NULL")),
+    Index("ix_attempts_fetched", "account_id", "id", sqlite_where=FETCHED, postgresql_where=FETCHED),
     Index("ix_attempts_statement", "account_id", "provider_at",
           sqlite_where=text("provider_at IS NOT NULL"), postgresql_where=text("provider_at IS NOT NULL")),
 )  # fmt: skip
@@ -219,6 +223,30 @@ standing_orders = table(
     fixed("created_at", BigInteger),
     varies("closed_at", BigInteger, nullable=True),
     varies("version", BigInteger),
+    Index(None, "merchant_id", "id"),
+)
+
+payment_links = table(
+    # An address at which payers open payments; each payment says in `standing_id` which link it is of.
+    "payment_links",
+    fixed("id", Text, primary_key=True),
+    fixed("merchant_id", Text, ForeignKey("merchants.id")),
+    fixed("code", Text, unique=True),  # of the short address
+    fixed("reference", Text),  # what the order ids of its payments begin with
+    fixed("title", Text),
+    fixed("currency", Text),
+    fixed("amount_minor", BigInteger, nullable=True),  # None: the payer says how much
+    fixed("min_minor", BigInteger, nullable=True),
+    fixed("max_minor", BigInteger, nullable=True),
+    fixed("channels", Text),  # JSON list; [] is all
+    fixed("once", Boolean),
+    fixed("ttl_s", Integer, nullable=True),
+    fixed("callback_url", Text, nullable=True),
+    fixed("metadata", Text, nullable=True),
+    fixed("created_at", BigInteger),
+    fixed("expires_at", BigInteger, nullable=True),
+    varies("disabled_at", BigInteger, nullable=True),
+    UniqueConstraint("merchant_id", "reference"),
     Index(None, "merchant_id", "id"),
 )
 
@@ -323,6 +351,58 @@ inbound = table(
     fixed("verdict", Text),
     fixed("reply_status", Integer, nullable=True),
     fixed("reply", LargeBinary, nullable=True),
+    Index(None, "merchant_id", "id"),
+)
+
+reconciliations = table(
+    # One comparison of an account's statement with our books.
+    "reconciliations",
+    fixed("id", Text, primary_key=True),
+    fixed("merchant_id", Text, ForeignKey("merchants.id")),
+    fixed("account_id", Text),
+    fixed("source", Text),  # file | api
+    fixed("from_ms", BigInteger),
+    fixed("to_ms", BigInteger),
+    fixed("summary", Text),  # JSON
+    fixed("created_at", BigInteger),
+    Index(None, "merchant_id", "id"),
+)
+
+statement_lines = table(
+    # What a provider's statement says, as it was read; append-only.
+    "statement_lines",
+    fixed("reconciliation_id", Text, ForeignKey("reconciliations.id"), primary_key=True),
+    fixed("line", Integer, primary_key=True),
+    fixed("kind", Text),
+    fixed("reference", Text, nullable=True),
+    fixed("external_id", Text, nullable=True),
+    fixed("amount_minor", BigInteger),
+    fixed("currency", Text),
+    fixed("fee_minor", BigInteger, nullable=True),
+    fixed("at", BigInteger, nullable=True),
+    fixed("settled_on", Text, nullable=True),  # ISO date
+    fixed("subject", Text, nullable=True, index=True),  # the payment or refund that it is about
+)
+
+findings = table(
+    # What a comparison found, for a person to look at. Money is never moved by one.
+    "findings",
+    fixed("id", Text, primary_key=True),
+    fixed("merchant_id", Text, ForeignKey("merchants.id")),
+    fixed("reconciliation_id", Text),
+    fixed("account_id", Text),
+    fixed("digest", LargeBinary, unique=True),  # of what it says, so that another run does not say it again
+    fixed("kind", Text),
+    fixed("subject", Text, nullable=True, index=True),
+    fixed("reference", Text, nullable=True),
+    fixed("external_id", Text, nullable=True),
+    fixed("ours_minor", BigInteger, nullable=True),
+    fixed("theirs_minor", BigInteger, nullable=True),
+    fixed("currency", Text),
+    fixed("at", BigInteger, nullable=True),
+    fixed("created_at", BigInteger),
+    varies("resolved_at", BigInteger, nullable=True),
+    varies("reason", Text, nullable=True),
     Index(None, "merchant_id", "id"),
 )
 
