@@ -6,7 +6,7 @@ To implement one of the small protocols below is to opt in to what it names.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -207,6 +207,14 @@ class Looks(Protocol):
 
 
 @runtime_checkable
+class Fetched(Protocol):
+    """Nothing is called: a kiosk of ours fetches its orders and reports what became of them. Invites, too."""
+
+    def terminal(self, order: Order) -> str | None:
+        """The one that the merchant named, if any."""
+
+
+@runtime_checkable
 class Cancels(Protocol):
     """An unpaid attempt can be withdrawn at the provider."""
 
@@ -291,6 +299,32 @@ class HandsOn(Protocol):
 
     def handed(self, body: bytes) -> Any:
         """What the function is given, from a body that `Scrubs` let be kept. Raises a `Refusal`."""
+
+
+@record
+class StatementLine:
+    """One movement on a provider's statement, in its own words about our operation."""
+
+    kind: str  # payment | refund: which way the money went; the amount is above zero
+    amount_minor: int
+    currency: str
+    reference: str | None = (
+        None  # ours, as it was told: an operation's, payment's, refund's id or an order_id
+    )
+    external_id: str | None = None
+    at: int | None = None  # epoch ms of the movement
+    fee_minor: int | None = None
+    settled_on: str | None = None  # ISO date
+
+
+@runtime_checkable
+class Statements(Protocol):
+    """The provider can be asked what it booked."""
+
+    def statement(self, from_ms: int, to_ms: int, send: Send) -> AsyncIterator[StatementLine]:
+        """What was booked from a moment up to, not including, another one, in any order.
+
+        The iterator raises `Declined`, `Unreachable` or `Unsure`: half a statement is none."""
 
 
 class Vault(Protocol):

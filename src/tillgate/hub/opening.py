@@ -270,7 +270,11 @@ class Opening:
             key=key,
             render=render,
         )
+        if kit.asks(choice.account):
+            kit.invitation(command._new(), choice.account)  # raises where the payer could not be shown how
         opened = await kit.journal.submit(command)
+        if choice.fetched:
+            kit.bell(choice.account.id).set()
         if opened.replayed or opened.attempt is None or opened.attempt.phase != "created":
             return opened
         return await self._start(merchant, choice.account, opened, key, render, intent.account is None)
