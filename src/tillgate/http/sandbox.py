@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -10,26 +11,32 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tillgate import schemas
-from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound, TillgateError
+from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound, TillgateError, Unreachable, Unsure
 from tillgate.domain.payment import Attempt, Payment
 from tillgate.http.merchant import owned
 from tillgate.http.operation import Answer, Call, Dialect, Operation
 from tillgate.runtime import Runtime
-from tillgate.spi import HttpCall
+from tillgate.spi import HttpCall, Order, Plays
 
 ACTIONS: Final = ("pay", "fail", "expire", "pay-late")
+NEWS_TRIES: Final = 40
+NEWS_PAUSE_S: Final = 0.05
+"""How often, and with which pauses, we see whether the provider's notice has come."""
 
 
 async def act(runtime: Runtime, payment: Payment, action: str, fault: str) -> Payment:
     """Let the pretended payer act; the payment as it stands after the bank's notice.
 
-    Raises `NotFound` for a payment of another provider, `NotAllowed` where the bank refuses."""
+    Raises `NotFound` where its provider cannot be played, `NotAllowed` where the bank refuses."""
     attempt = await _attempt(runtime, payment)
     _, account = await runtime.directory.account(attempt.account_id)
     provider = runtime.providers.get(account.provider)
+    order = runtime.kit.order(payment, attempt, account)
+    connector = runtime.kit.connector(account) if provider else None
+    if isinstance(connector, Plays):
+        return await _play(runtime, connector, payment, order, action, fault)
     if provider is None or not provider.sandbox_only:
         raise NotFound("This payment is not in the sandbox")
-    order = runtime.kit.order(payment, attempt, account)
     body = {
         "operation_id": order.operation_id,
         "amount_minor": order.amount.minor,
@@ -44,6 +51,35 @@ async def act(runtime: Runtime, payment: Payment, action: str, fault: str) -> Pa
         reason = str(msgspec.json.decode(reply.body).get("reason"))
         raise InvalidRequest(reason, param="fault") if reply.status == 400 else NotAllowed(reason)
     return await runtime.kit.reads.payment(payment.id) or payment
+
+
+async def _play(
+    runtime: Runtime, connector: Plays, payment: Payment, order: Order, action: str, fault: str
+) -> Payment:
+    """Play the payer at a provider in its test mode, and wait a while for what its notice brings.
+
+    Raises `NotFound` where this cannot be played, `NotAllowed` where the provider refuses."""
+    if not fault.replace("_", "").isalnum() or len(fault) > 40:
+        raise InvalidRequest("fault is a word", param="fault")
+    call = connector.play(order, action, fault)
+    if call is None:
+        raise NotFound("This payment cannot be played here")
+    try:
+        reply = await runtime.kit.out(call)
+    except (Unreachable, Unsure) as error:
+        raise NotAllowed(str(error)) from None
+    if reply.status >= 400:
+        raise NotAllowed(
+            f"The provider answered {reply.status}: {reply.body[:200].decode('utf-8', 'replace')}"
+        )
+    after = payment
+    for _ in range(NEWS_TRIES):
+        after = await runtime.kit.reads.payment(payment.id) or payment
+        paid = after.paid_minor != payment.paid_minor
+        if paid or (not action.startswith("pay") and after.status != payment.status):
+            break
+        await asyncio.sleep(NEWS_PAUSE_S)
+    return after
 
 
 async def _attempt(runtime: Runtime, payment: Payment) -> Attempt:
