@@ -33,29 +33,29 @@ class Payment:
     merchant_id: str
     order_id: str
     order_key: bytes  # 16-byte digest: what makes it unique; see `tillgate.hub.keys`
-    standing_id: str | None  # the standing order that it came from
+    standing_id: str | None = None  # the standing order that it came from
     channel: str
     account_id: str
     currency: str
     amount_minor: int
     status: Status
-    closed: Closing | None  # why nothing can be tried any more; None while something can
-    hold: Hold | None  # why an operator must look before anything is fulfilled
-    late: bool  # money came after we had closed it
-    paid_minor: int
-    tip_minor: int
-    fee_minor: int
-    refunding_minor: int  # asked for, not yet known to be back
-    refunded_minor: int
-    reversed_minor: int  # taken back by the provider without our asking
-    live_attempt_id: str | None
-    live_phase: Phase | None
-    paid_with: str | None
-    callback_url: str | None
-    metadata: str | None  # JSON object, as the merchant sent it
+    closed: Closing | None = None  # why nothing can be tried any more; None while something can
+    hold: Hold | None = None  # why an operator must look before anything is fulfilled
+    late: bool = False  # money came after we had closed it
+    paid_minor: int = 0
+    tip_minor: int = 0
+    fee_minor: int = 0
+    refunding_minor: int = 0  # asked for, not yet known to be back
+    refunded_minor: int = 0
+    reversed_minor: int = 0  # taken back by the provider without our asking
+    live_attempt_id: str | None = None
+    live_phase: Phase | None = None
+    paid_with: str | None = None
+    callback_url: str | None = None
+    metadata: str | None = None  # JSON object, as the merchant sent it
     created_at: int
     expires_at: int
-    paid_at: int | None
+    paid_at: int | None = None
     version: int
 
     @property
@@ -73,25 +73,25 @@ class Attempt:
     account_id: str
     provider: str
     channel: str
-    external_id: str | None  # the provider's own id
-    asked: bool  # the provider opened it by asking (Payme, Click); its end leaves the payment payable
+    external_id: str | None = None  # the provider's own id
+    asked: bool = False  # the provider opened it by asking (Payme); its end leaves the payment payable
     phase: Phase
-    reason: str | None  # why it closed, in the provider's or our words
+    reason: str | None = None  # why it closed, in the provider's or our words
     currency: str
     amount_minor: int
-    paid_minor: int
-    tip_minor: int
-    fee_minor: int
-    refunded_minor: int
-    reversed_minor: int
-    show: str | None  # JSON: what the payer is shown (`Started.show`)
-    details: str | None  # JSON: what a dialect must answer again word for word
+    paid_minor: int = 0
+    tip_minor: int = 0
+    fee_minor: int = 0
+    refunded_minor: int = 0
+    reversed_minor: int = 0
+    show: str | None = None  # JSON: what the payer is shown (`Started.show`)
+    details: str | None = None  # JSON: what a dialect must answer again word for word
     created_at: int
-    provider_at: int | None  # the provider's own creation time
-    expires_at: int | None
-    paid_at: int | None
-    closed_at: int | None
-    live_of: str | None  # its payment while it is live: a unique column, so that two cannot be
+    provider_at: int | None = None  # the provider's own creation time
+    expires_at: int | None = None
+    paid_at: int | None = None
+    closed_at: int | None = None
+    live_of: str | None = None  # its payment while it is live: a unique column, so that two cannot be
     version: int
 
 
@@ -103,14 +103,14 @@ class Refund:
     payment_id: str
     attempt_id: str
     merchant_id: str
-    external_id: str | None
+    external_id: str | None = None
     phase: RefundPhase
     reason: str  # the merchant's
-    failure: str | None  # the provider's
+    failure: str | None = None  # the provider's
     currency: str
     amount_minor: int
     created_at: int
-    done_at: int | None
+    done_at: int | None = None
     version: int
 
 
@@ -127,10 +127,10 @@ class StandingOrder:
     currency: str
     min_minor: int
     max_minor: int
-    callback_url: str | None
-    metadata: str | None
+    callback_url: str | None = None
+    metadata: str | None = None
     created_at: int
-    closed_at: int | None
+    closed_at: int | None = None
     version: int
 
 

@@ -151,16 +151,18 @@ class _Tx:
         return await self._connection.fetch(text, *_arrays(keys))  # type: ignore[no-any-return]
 
     async def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        await self._later(table, statements.insert("postgresql", table), rows)
+        given, blanks = statements.without_blanks(rows)
+        await self._later(table, statements.insert("postgresql", table, blanks), given)
 
     async def upsert(self, table: Table, rows: Sequence[Row], added: str | None = None) -> None:
-        await self._later(table, statements.upsert("postgresql", table, added), rows)
+        await self._later(table, statements.upsert("postgresql", table, added), _arrays(rows))
 
     async def update(self, table: Table, rows: Sequence[Row], guarded: bool = False) -> None:
-        await self._later(table, statements.update("postgresql", table, guarded), rows, all_of_them=True)
+        text = statements.update("postgresql", table, guarded)
+        await self._later(table, text, _arrays(rows), all_of_them=True)
 
     async def delete(self, table: Table, keys: Sequence[Row]) -> None:
-        await self._later(table, statements.delete("postgresql", table), keys)
+        await self._later(table, statements.delete("postgresql", table), _arrays(keys))
 
     async def execute(self, statement: ClauseElement, params: Mapping[str, Any]) -> list[Row]:
         await self.flush()
@@ -172,11 +174,13 @@ class _Tx:
         made = statements.compiled("postgresql", statement)
         await self._connection.executemany(made.text, [made.bind(one) for one in params])
 
-    async def _later(self, table: Table, text: str, rows: Sequence[Row], all_of_them: bool = False) -> None:
+    async def _later(
+        self, table: Table, text: str, arrays: list[Sequence[Any]], all_of_them: bool = False
+    ) -> None:
         # Parts of one statement do not see each other and run in no order: a table is written once in it.
         if any(one.table is table for one in self._waiting):
             await self.flush()
-        self._waiting.append(_Write(table, text, _arrays(rows), len(rows) if all_of_them else None))
+        self._waiting.append(_Write(table, text, arrays, len(arrays[0]) if all_of_them else None))
 
     async def flush(self) -> None:
         """Send what waits. Raises `Conflict` where a row was not as it was."""

@@ -32,6 +32,9 @@ _PRAGMAS: Final = (
 _WAIT_S: Final = 5.0
 """For another process's transaction."""
 
+_KEYS: Final = 256
+"""Looked up in one statement."""
+
 _UNIQUE: Final = frozenset(
     {
         sqlite3.SQLITE_CONSTRAINT_UNIQUE,
@@ -182,14 +185,26 @@ class _Tx:
     async def select(
         self, table: Table, by: tuple[str, ...], keys: Sequence[Row], lock: bool = False
     ) -> list[Row]:
-        text, execute = statements.select_by("sqlite", table, by), self._connection.execute
+        execute = self._connection.execute
         found: list[Row] = []
-        for key in keys:
-            found += execute(text, key)
+        if len(by) > 1:
+            text = statements.select_by("sqlite", table, by)
+            for key in keys:
+                found += execute(text, key)
+            return found
+        wanted = [key[0] for key in keys]
+        for first in range(0, len(wanted), _KEYS):
+            some = wanted[first : first + _KEYS]
+            # Filled up to a power of two, so that there are few texts to keep prepared.
+            size = 1 << (len(some) - 1).bit_length()
+            text = statements.select_by("sqlite", table, by, keys_count=size)
+            found += execute(text, some + some[-1:] * (size - len(some)))
         return found
 
     async def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        self._connection.executemany(statements.insert("sqlite", table), rows)
+        given, blanks = statements.without_blanks(rows)
+        text = statements.insert("sqlite", table, blanks)
+        self._connection.executemany(text, zip(*given, strict=True))
 
     async def upsert(self, table: Table, rows: Sequence[Row], added: str | None = None) -> None:
         self._connection.executemany(statements.upsert("sqlite", table, added), rows)

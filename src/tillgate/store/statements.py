@@ -47,8 +47,13 @@ def _arrays(table: Table, names: Sequence[str]) -> str:
 
 
 @cache
-def select_by(engine: Engine, table: Table, by: tuple[str, ...], lock: bool = False) -> str:
+def select_by(
+    engine: Engine, table: Table, by: tuple[str, ...], lock: bool = False, keys_count: int = 1
+) -> str:
+    """SQLite takes one key, or several of one column; PostgreSQL any number as arrays."""
     wanted = ", ".join(f"t.{name}" for name in columns(table))
+    if engine == "sqlite" and keys_count > 1:
+        return f"SELECT {wanted} FROM {table.name} t WHERE t.{by[0]} IN ({', '.join('?' * keys_count)})"
     if engine == "sqlite":
         return f"SELECT {wanted} FROM {table.name} t WHERE " + " AND ".join(f"t.{name} = ?" for name in by)
     match = " AND ".join(f"t.{name} = k.{name}" for name in by)
@@ -58,9 +63,20 @@ def select_by(engine: Engine, table: Table, by: tuple[str, ...], lock: bool = Fa
     return f"{text} ORDER BY {', '.join(f't.{name}' for name in by)} FOR UPDATE OF t" if lock else text
 
 
+Blanks: TypeAlias = tuple[int, ...]
+"""Columns, by their place, that are null in every row: half of what is new is not known yet."""
+
+
+def without_blanks(rows: Sequence[Row]) -> tuple[list[Sequence[Any]], Blanks]:
+    """The rows as columns, without those that are blank."""
+    given = list(zip(*rows, strict=True))
+    blanks = tuple(place for place, values in enumerate(given) if values.count(None) == len(rows))
+    return [values for place, values in enumerate(given) if place not in blanks] if blanks else given, blanks
+
+
 @cache
-def insert(engine: Engine, table: Table) -> str:
-    names = columns(table)
+def insert(engine: Engine, table: Table, blanks: Blanks = ()) -> str:
+    names = [name for place, name in enumerate(columns(table)) if place not in blanks]
     head = f"INSERT INTO {table.name} ({', '.join(names)}) "
     if engine == "sqlite":
         return head + f"VALUES ({', '.join('?' * len(names))})"
