@@ -309,7 +309,7 @@ class StatementLine:
     amount_minor: int
     currency: str
     reference: str | None = (
-        None  # ours, as it was told: an operation's, payment's, refund's id or an order_id
+        None  # as it was told: an operation's, payment's or refund's id, an order_id
     )
     external_id: str | None = None
     at: int | None = None  # epoch ms of the movement

@@ -42,6 +42,7 @@ class Intent:
     callback_url: str | None = None
     metadata: str | None = None  # JSON object
     ttl_s: int | None = None
+    standing_id: str | None = None  # the payment link that it is of
 
 
 @record
@@ -165,6 +166,7 @@ class Open:
             merchant_id=self.merchant.id,
             order_id=intent.order_id,
             order_key=self.order_key,
+            standing_id=intent.standing_id,
             channel=intent.channel,
             account_id=self.account.id,
             currency=intent.currency,
