@@ -477,7 +477,8 @@ async def test_a_notice_of_nothing_we_know(till: Till, shop: Merchant) -> None:
     assert reply.status == 200
     [row] = await till.database.read(select(tables.inbound))
     assert row[8] == "unmatched"
-    assert await kinds(till, shop) == []
+    await till.told(shop, "att_nobody", Charge(10_000, "IDR", "paid", 10_000), "evt-1")
+    assert await kinds(till, shop) == ["inbound.unmatched"]  # a person has to know, once
 
 
 async def test_a_notice_that_could_not_be_matched_counts_when_it_can(till: Till, shop: Merchant) -> None:

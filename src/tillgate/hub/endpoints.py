@@ -25,11 +25,12 @@ MAX_OVERLAP_S: Final = 30 * 86_400
 EVENT_KINDS: Final = (
     "payment.pending", "payment.paid", "payment.failed", "payment.expired", "payment.cancelled",
     "payment.unsure", "payment.review", "payment.reversed", "payment.updated", "payment.resolved",
-    "payment.noted",
+    "payment.noted", "payment.discrepancy",
     "refund.created", "refund.pending", "refund.unsure", "refund.succeeded", "refund.failed",
     "refund.updated",
     "standing_order.created", "standing_order.closed",
     "endpoint.disabled", "endpoint.enabled", "endpoint.test",
+    "inbound.unmatched", "inbound.conflict", "inbound.dead",
 )  # fmt: skip
 """All that is ever told to an endpoint."""
 

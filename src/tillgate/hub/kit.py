@@ -88,6 +88,7 @@ class Kit:
     clock: Callable[[], int]
     public_url: str
     kick: Callable[[], None] = lambda: None  # wakes the worker of this process, where there is one
+    hooks: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # provider → the host's function
 
     _connectors: dict[str, tuple[Account, Connector]] = field(default_factory=dict)
     _chosen: dict[tuple[str, str, str | None], Choice] = field(default_factory=dict)

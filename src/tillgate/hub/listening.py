@@ -3,105 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from tillgate.domain import dialogue, ledger
 from tillgate.domain.dialogue import Ask, Facts, Hint, Noise, Opening, Record, Tell, Verdict
-from tillgate.domain.errors import OutOfOrder, Refusal, TillgateError, TryLater, Unavailable
-from tillgate.domain.payment import Attempt, Closed, Payment, Refund
+from tillgate.domain.errors import Refusal, TillgateError, TryLater, Unavailable
+from tillgate.domain.payment import Attempt, Closed, Payment
 from tillgate.domain.payment import Refunded as RefundedFact
+from tillgate.hub.handing import Hand
 from tillgate.hub.kit import Kit, log, order_key, targets
-from tillgate.hub.moves import commit, event_kind, move, move_refund
-from tillgate.spi import Connector, Heard, Inbound, Reply
+from tillgate.hub.moves import commit, event_kind
+from tillgate.hub.telling import Tells, Told, inbound_row, named
+from tillgate.spi import Connector, Heard, Inbound, Reply, Scrubs
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest, new_id
-from tillgate.store.statements import Row
-
-_ATTEMPT_FACTS: Final = ("Accepted", "AnswerLost", "Closed", "Paid", "Refunded", "Reversed")
-_SECRET_HEADERS: Final = frozenset(
-    {"authorization", "cookie", "x-callback-token", "x-auth", "auth", "proxy-authorization", "x-signature"}
-)
 
 REFUSED_KEPT: Final = 60
 """Refused messages that are kept for one account in a minute, by one process."""
 CLUES_KEPT: Final = 8
 """Names a hint mentioned that one attempt remembers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What became of a tell."""
-
-    verdict: Literal["applied", "repeated", "unmatched", "look", "noted"]
-    payment: Payment | None = None
-    attempt: Attempt | None = None
-    refund: Refund | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tells:
-    """Book evidence about one attempt or refund; what cannot be true yet sends us to look."""
-
-    merchant: Merchant
-    account: Account
-    tell: Tell
-    inbound: Inbound | None = None
-    reply: Reply | None = None  # what the provider is answered
-
-    @property
-    def merchant_id(self) -> str:
-        return self.merchant.id
-
-    def needs(self) -> Needs:
-        tell = self.tell
-        named = (tell.operation_id,) if tell.operation_id else ()
-        return Needs(
-            attempts=named,
-            refunds=named,
-            externals=((self.account.id, tell.external_id),) if tell.external_id else (),
-            seen=(self._event(),) if tell.event_id else (),
-        )
-
-    def _event(self) -> bytes:
-        return digest("event", self.account.id, self.tell.event_id or "")
-
-    def decide(self, plan: Plan) -> Told:
-        told = self._decide(plan)
-        if self.inbound is not None:
-            # What could not be matched yet may be matched when it is repeated.
-            seen = self._event() if self.tell.event_id and told.verdict == "applied" else None
-            payment_id = told.payment.id if told.payment else None
-            plan.inbound.append(
-                inbound_row(plan, self.account, self.inbound, told.verdict, seen, payment_id, self.reply)
-            )
-            if seen:
-                plan.seen.append(seen)
-        return told
-
-    def _decide(self, plan: Plan) -> Told:
-        tell = self.tell
-        attempt, refund = named(plan, self.account, tell)
-        if refund is None and attempt is None:
-            return Told("unmatched")
-        payment = plan.payment((refund or attempt).payment_id)  # type: ignore[union-attr]
-        if tell.event_id and plan.is_seen(self._event()):
-            return Told("repeated", payment, attempt, refund)
-        for fact in tell.facts:
-            if type(fact).__name__ in _ATTEMPT_FACTS:
-                owner = attempt or plan.attempt(refund.attempt_id if refund else None)
-                assert owner is not None
-                try:
-                    payment, attempt = move(plan, self.merchant, owner, fact)  # type: ignore[arg-type]
-                except OutOfOrder:
-                    if self.inbound is not None:  # a look of our own says itself when to look again
-                        plan.at("look", owner.id, owner.merchant_id, plan.now)
-                    return Told("look", payment, owner, refund)
-            elif refund is not None:
-                payment, refund = move_refund(plan, self.merchant, refund, fact)  # type: ignore[arg-type]
-        return Told("applied", payment, attempt, refund)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +84,6 @@ class Hints:
         clued = plan.save(attempt, replace(attempt, details=msgspec.json.encode(details).decode()))
         plan.event("payment.noted", payment, clued)
         return clued
-
-
-def named(plan: Plan, account: Account, said: Tell | Hint) -> tuple[Attempt | None, Refund | None]:
-    """The attempt or the refund that a message is about. An account speaks of its own operations only:
-    whoever holds the keys of one account must not say what became of another's money."""
-    refund = plan.refund(said.operation_id)
-    attempt = plan.attempt(refund.attempt_id if refund else said.operation_id)
-    if attempt is None and refund is None and said.external_id:
-        attempt = plan.external(account.id, said.external_id)
-    if attempt is None or attempt.account_id != account.id:
-        return None, None
-    return (None, refund) if refund else (attempt, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,30 +189,6 @@ class Asks:
         return replace(record, attempt=noted)
 
 
-def inbound_row(
-    plan: Plan,
-    account: Account,
-    call: Inbound,
-    verdict: str,
-    seen: bytes | None,
-    payment_id: str | None,
-    reply: Reply | None = None,
-) -> Row:
-    """The message as it came (less its credentials), what we made of it and what we answered."""
-    headers = {name: "…" if name in _SECRET_HEADERS else value for name, value in call.headers.items()}
-    request = {
-        "method": call.method,
-        "path": call.path,
-        "query": call.query,
-        "headers": headers,
-        "peer": call.peer,
-    }
-    return (
-        new_id("in_", plan.now), account.merchant_id, account.id, seen, payment_id, call.received_at,
-        msgspec.json.encode(request), call.body, verdict, reply and reply.status, reply and reply.body,
-    )  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class Refuses:
     """Keep a message that was refused before it said anything."""
@@ -323,6 +210,10 @@ class Refuses:
         plan.inbound.append(inbound_row(plan, self.account, call, self.refusal.code, None, None, self.reply))
 
 
+def _scrubbed(connector: Connector, call: Inbound) -> Inbound:
+    return connector.scrubbed(call) if isinstance(connector, Scrubs) else call
+
+
 class Listening:
     """`Hub.receive` and `Hub.told`."""
 
@@ -340,7 +231,7 @@ class Listening:
         except Refusal as refusal:
             reply: Reply = connector.answer(call, heard, refusal)
             if heard is None:
-                await self._keep(account, call, refusal, reply)
+                await self._keep(account, _scrubbed(connector, call), refusal, reply)
             return reply
         except Unavailable:
             return self._later(connector, call, heard)
@@ -382,15 +273,17 @@ class Listening:
             kit.kick()
             return reply
         reply = connector.answer(call, heard, None)
+        kept = _scrubbed(connector, call)
         if isinstance(message, Tell):
-            await kit.journal.submit(Tells(merchant, account, message, call, reply))
+            hand = Hand(account, heard.once, account.provider in kit.hooks) if heard.once else None
+            await kit.journal.submit(Tells(merchant, account, message, kit, kept, reply, hand))
         else:
-            await kit.journal.submit(Hints(merchant, account, message, call, reply))
+            await kit.journal.submit(Hints(merchant, account, message, kept, reply))
         kit.kick()
         return reply
 
     async def told(self, merchant: Merchant, account: Account, tell: Tell) -> Told:
         """Book evidence that we fetched ourselves."""
-        told = await self._kit.journal.submit(Tells(merchant, account, tell))
+        told = await self._kit.journal.submit(Tells(merchant, account, tell, self._kit))
         self._kit.kick()
         return told

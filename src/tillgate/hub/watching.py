@@ -39,7 +39,7 @@ def first_look_ms(connector: Connector, attempt: Attempt, now: int) -> int | Non
 
 
 def rearm(plan: Plan, connector: Connector, attempt: Attempt) -> None:
-    """Keep to the provider's own schedule after whatever an attempt was told, also once it is paid or closed."""
+    """Keep to the provider's own schedule, whatever an attempt was told, also once it is paid or closed."""
     if not isinstance(connector, Schedules) or attempt.phase in ("created", "unsure"):
         return
     at = connector.next_look(attempt, plan.now)
@@ -73,7 +73,7 @@ class Watching:
         self._looked: OrderedDict[str, int] = OrderedDict()
 
     async def polled(self, merchant: Merchant, payment: Payment) -> None:
-        """A merchant asked about a payment. One that has been open for a while is looked up, once a minute."""
+        """A merchant asked about a payment: one that is open for a while is looked up, once a minute."""
         now = self._kit.clock()
         attempt_id = payment.live_attempt_id
         if attempt_id is None or payment.status != "pending" or now - payment.created_at < POLLED_AFTER_MS:

@@ -318,6 +318,10 @@ class Plan:
     ) -> None:
         self._draft(kind, endpoint_id, {"endpoint": endpoint}, (), targets)
 
+    def note_event(self, kind: str, subject: str, note: dict[str, Any], targets: tuple[Target, ...]) -> None:
+        """An event about no payment: a message that nobody can place."""
+        self._draft(kind, subject, {"note": note}, (), targets)
+
     def _draft(
         self, kind: str, subject: str, body: Any, postings: tuple[Posting, ...], targets: tuple[Target, ...]
     ) -> None:
