@@ -300,6 +300,12 @@ async def test_addresses_ids_and_times_go_out_whole(crooked: Crooked) -> None:
 
 # --- every verb, against a hub ---
 
+VERBS = ("get", "post", "patch", "delete")
+RESOURCES = (
+    "token", "settings", "payments", "refunds", "standing-orders", "events", "webhook-endpoints", "deliveries",
+    "providers", "channels", "accounts", "ledger", "exports", "inbound",
+)  # fmt: skip
+
 
 @asynccontextmanager
 async def watched(url: str, merchant: Credentials, calls: Calls) -> AsyncIterator[Tillgate]:
@@ -332,7 +338,7 @@ async def test_every_verb_of_v1_has_a_method_that_works(sqlite_url: str, tmp_pat
         (method.upper(), path)
         for path, item in described["paths"].items()
         for method in item
-        if path.startswith("/v1/") and method in ("get", "post", "patch", "delete")
+        if path.startswith("/v1/") and path.split("/")[2] in RESOURCES and method in VERBS
     }
     unheard = {
         (method, path)
@@ -357,12 +363,7 @@ async def every_verb(till: Tillgate, url: str, ear: Any) -> None:
     assert payment.next_action is not None
     assert payment.next_action.qr_string
     assert payment.metadata == {"table": 7}
-    token = await till._bearer()
-    assert till._session is not None
-    sandbox = f"{url}/sandbox/payments/{payment.id}/pay"
-    async with till._session.post(sandbox, headers={"Authorization": f"Bearer {token}"}) as reply:
-        assert reply.status == 200
-    assert (await till.get_payment(payment.id)).status == "paid"
+    assert (await till.play(payment.id, "pay", fault="twice")).status == "paid"
     assert [one.status for one in await till.attempts(payment.id)] == ["paid"]
     refund = await till.create_refund(payment.id, 5_000_000, "one item")
     assert (await till.get_refund(refund.id)).amount_minor == 5_000_000

@@ -81,6 +81,18 @@ class Tillgate(Wire):
         path = f"/v1/payments/{_part(payment_id)}/resolve"
         return await self._post(path, PaymentV1, {"outcome": outcome, "reason": reason}, idempotency_key)
 
+    async def play(
+        self,
+        payment_id: str,
+        action: Literal["pay", "fail", "expire", "pay-late"],
+        *,
+        fault: str | None = None,
+    ) -> PaymentV1:
+        """Only in the sandbox: do what the payer does. `fault` is how the pretended bank misbehaves."""
+        path = f"/sandbox/payments/{_part(payment_id)}/{action}"
+        await self._send("POST", path, params={"fault": fault})
+        return await self.get_payment(payment_id)
+
     async def attempts(self, payment_id: str) -> list[AttemptV1]:
         found = await self._get(f"/v1/payments/{_part(payment_id)}/attempts", bodies.AttemptList)
         return found.data
