@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tillgate.domain.errors import Fault, InvalidRequest, Misconfigured, NotFound, TillgateError, Unavailable
-from tillgate.http import checkout, docs, inbound, merchant, openapi, openapi_plain, ops, sandbox, v1
+from tillgate.http import checkout, docs, inbound, kiosk, merchant, openapi, openapi_plain, ops, sandbox, v1
 from tillgate.http.limits import RateLimit
 from tillgate.http.metrics import Scrape
 from tillgate.http.operation import Bound, Dialect, MethodNotAllowed, Web, named
@@ -114,7 +114,7 @@ def mount(app: Application, runtime: Runtime, scrape: Scrape) -> None:
     operations = merchant.operations(dialect)
     if settings.sandbox:
         operations += sandbox.operations(dialect)
-    operations += v1.operations()
+    operations += [*v1.operations(), *kiosk.operations()]
     token = settings.metrics_bearer()
     metrics = token is not None or settings.sandbox
     described = openapi.document(

@@ -6,6 +6,7 @@ from tillgate.hub.accounts import Accounts
 from tillgate.hub.declaring import Declaring
 from tillgate.hub.endpoints import Endpoints
 from tillgate.hub.keys import Key
+from tillgate.hub.kiosks import Kiosks
 from tillgate.hub.kit import Kit
 from tillgate.hub.listening import Listening
 from tillgate.hub.opening import Intent, Opened, Opening
@@ -34,6 +35,7 @@ class Hub:
         self.cancel_once = upkeep.cancel_once
         self.resolve_once = upkeep.resolve_once
         self.due_work = upkeep.kinds
+        self.kiosks = Kiosks(kit)
         self.accounts = Accounts(kit)
         self.declaring = Declaring(kit, self.accounts)
         self.standing = Standing(kit)

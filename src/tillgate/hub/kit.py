@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -15,6 +16,7 @@ from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.spi import (
     Channel,
     Connector,
+    Fetched,
     HttpCall,
     HttpReply,
     Invites,
@@ -76,6 +78,7 @@ class Choice:
     channel: Channel
     invite: Invite | None  # the payer is invited at once
     starts: bool  # the provider can be told
+    fetched: bool = False  # a kiosk fetches it
 
 
 @dataclass(slots=True)
@@ -93,6 +96,7 @@ class Kit:
     _connectors: dict[str, tuple[Account, Connector]] = field(default_factory=dict)
     _chosen: dict[tuple[str, str, str | None], Choice] = field(default_factory=dict)
     _simulators: dict[str, Send] = field(default_factory=dict)
+    _bells: dict[str, asyncio.Event] = field(default_factory=dict)
 
     def connector(self, account: Account) -> Connector:
         """Raises `Misconfigured`."""
@@ -122,7 +126,9 @@ class Kit:
         invite = None if self.asks(account) else self._inviter(account, connector)
         if len(self._chosen) > 10_000:
             self._chosen.clear()
-        made = Choice(merchant, account, found, invite, isinstance(connector, Starts))
+        made = Choice(
+            merchant, account, found, invite, isinstance(connector, Starts), isinstance(connector, Fetched)
+        )
         self._chosen[merchant.id, channel, named] = made
         return made
 
@@ -147,6 +153,10 @@ class Kit:
                 for channel in provider.channels:
                     found.setdefault(channel.id, channel)
         return list(found.values())
+
+    def bell(self, account_id: str) -> asyncio.Event:
+        """What rings, in this process, when there may be something for an account's kiosk."""
+        return self._bells.setdefault(account_id, asyncio.Event())
 
     def notify_url(self, account: Account) -> str:
         provider = self.providers.get(account.provider)

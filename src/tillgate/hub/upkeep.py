@@ -22,14 +22,16 @@ from tillgate.domain.payment import (
     derived,
 )
 from tillgate.hub.keys import Kept, Key, Keyed, Recalls
+from tillgate.hub.kiosk_orders import Wishes, decided, wish_for
 from tillgate.hub.kit import Kit, found_nothing, log, targets
 from tillgate.hub.listening import Listening
 from tillgate.hub.moves import event_kind, move
 from tillgate.hub.opening import LOOK_AFTER_START_MS
 from tillgate.hub.refunding import Refunding, patience_ms
 from tillgate.hub.watching import rearm
-from tillgate.spi import Cancels, Connector, Looks, Schedules
-from tillgate.store.book import Needs, Plan
+from tillgate.schemas_kiosk import Wish
+from tillgate.spi import Cancels, Connector, Fetched, Looks, Schedules
+from tillgate.store.book import Command, Needs, Plan
 from tillgate.store.directory import Account, Merchant
 
 RenderPayment: TypeAlias = Callable[[Payment], bytes]
@@ -162,6 +164,10 @@ class Withdrawn:
     def decide(self, plan: Plan) -> None:
         attempt = plan.attempt(self.attempt_id)
         assert attempt is not None
+        if isinstance(self.connector, Fetched) and attempt.external_id and attempt.phase in LIVE:
+            wish_for(plan, attempt, Wish("", "cancel", reason="paid another way"))
+            plan.done("withdraw", attempt.id)
+            return
         _, attempt = move(plan, self.merchant, attempt, Closed("cancelled", "paid another way"))
         rearm(plan, self.connector, attempt)
         plan.done("withdraw", attempt.id)
@@ -175,6 +181,7 @@ class Resolves:
     payment_id: str
     outcome: Literal["accept", "paid", "failed"]
     reason: str
+    by: str = "the merchant"
 
     @property
     def merchant_id(self) -> str:
@@ -187,7 +194,7 @@ class Resolves:
         payment = plan.payment(self.payment_id)
         if payment is None or payment.merchant_id != self.merchant.id:
             raise NotFound("Payment not found")
-        note = {"resolved": self.outcome, "reason": self.reason}
+        note = {"resolved": self.outcome, "reason": self.reason, "by": self.by}
         if self.outcome == "accept":
             if payment.hold is None:
                 raise NotAllowed("This payment is not held for review")
@@ -198,10 +205,14 @@ class Resolves:
             saved = plan.save(payment, after)
             kind = event_kind(payment, saved)
             plan.event(kind, saved, None, None, postings, targets(self.merchant, saved, kind), note)
+            decided(plan, saved, paid=True, reason=self.reason, by=self.by)
             return saved
         attempt = plan.attempt(payment.live_attempt_id)
         if attempt is None or attempt.phase != "unsure":
             raise NotAllowed("This payment is not unsure")
+        decided(plan, payment, paid=self.outcome == "paid", reason=self.reason, by=self.by)
+        attempt = plan.attempt(attempt.id)
+        assert attempt is not None
         plan.event("payment.resolved", payment, None, None, (), (), note)
         fact = (
             Closed("failed", self.reason)
@@ -233,15 +244,22 @@ class Upkeep:
     ) -> Payment:
         """Raises `NotFound`, `NotAllowed` once it is paid, `Unsure` where the provider did not answer."""
         connector = await self._let_go(merchant, payment_id)
-        return await self._kit.journal.submit(
-            Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
-        )
+        closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
+        payment = await self._kit.journal.submit(_unless_held(closes))
+        if isinstance(connector, Fetched):
+            self._kit.bell(payment.account_id).set()
+        return payment
 
     async def resolve(
-        self, merchant: Merchant, payment_id: str, outcome: Literal["accept", "paid", "failed"], reason: str
+        self,
+        merchant: Merchant,
+        payment_id: str,
+        outcome: Literal["accept", "paid", "failed"],
+        reason: str,
+        by: str = "the merchant",
     ) -> Payment:
         """An operator's decision. Raises `NotFound` or `NotAllowed`."""
-        return await self._kit.journal.submit(Resolves(merchant, payment_id, outcome, reason))
+        return await self._kit.journal.submit(Resolves(merchant, payment_id, outcome, reason, by))
 
     async def cancel_once(
         self, merchant: Merchant, payment_id: str, reason: str, key: Key, render: RenderPayment
@@ -252,7 +270,7 @@ class Upkeep:
             return Kept(None, answer)
         connector = await self._let_go(merchant, payment_id)
         closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
-        return await self._kit.journal.submit(Keyed(closes, key, render))
+        return await self._kit.journal.submit(Keyed(_unless_held(closes), key, render))
 
     async def resolve_once(
         self,
@@ -262,9 +280,10 @@ class Upkeep:
         reason: str,
         key: Key,
         render: RenderPayment,
+        by: str = "the merchant",
     ) -> Kept[Payment]:
         """`resolve`, with its answer kept."""
-        resolves = Resolves(merchant, payment_id, outcome, reason)
+        resolves = Resolves(merchant, payment_id, outcome, reason, by)
         return await self._kit.journal.submit(Keyed(resolves, key, render))
 
     # --- due work: each is safe to run twice, and to be cut off anywhere ---
@@ -280,9 +299,8 @@ class Upkeep:
             # Its notice may have been lost: whoever paid in the last second has paid.
             knowable = await self._withdraw_at_provider(merchant, payment, attempt, "expired")
         connector = self._connector(merchant, attempt)
-        await self._kit.journal.submit(
-            Closes(merchant, payment_id, "expired", "expired", True, not knowable, connector)
-        )
+        closes = Closes(merchant, payment_id, "expired", "expired", True, not knowable, connector)
+        await self._kit.journal.submit(_unless_held(closes))
 
     async def _lapse(self, attempt_id: str, tries: int) -> None:
         found = await self._found(attempt_id)
@@ -406,6 +424,14 @@ class Upkeep:
         refund = await self._kit.reads.refund(refund_id)
         found = await self._found(refund.attempt_id) if refund else None
         return (*found, refund) if found and refund else None
+
+
+def _unless_held(closes: Closes) -> Command[Payment]:
+    """What a kiosk has taken is not closed, but asked back; a late kiosk makes it unsure."""
+    if not isinstance(closes.connector, Fetched):
+        return closes
+    wish = Wish("", "cancel", reason=closes.reason)
+    return Wishes(closes.merchant, closes.payment_id, wish, closes, expiring=closes.now_due)
 
 
 def _closing(tell: Tell, why: Closing) -> Tell:

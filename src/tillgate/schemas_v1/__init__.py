@@ -21,12 +21,21 @@ from tillgate.domain.payment import (
     Status,
 )
 from tillgate.schemas import rfc3339
+from tillgate.schemas_kiosk import kept_of
 
 encode: Final = msgspec.json.Encoder().encode
 
 Time: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Minor: TypeAlias = Annotated[int, Meta(description="Minor units of the currency.")]
 RefundStatus: TypeAlias = Literal["pending", "unsure", "succeeded", "failed"]
+
+
+class TerminalAction(msgspec.Struct):
+    """Where a payment at a card terminal stands; `waiting`: no kiosk has taken it yet."""
+
+    state: str
+    name: str | None
+    plans: list[dict[str, Any]] | None  # as the terminal sent them, while one has to be chosen
 
 
 class NextAction(msgspec.Struct):
@@ -37,6 +46,7 @@ class NextAction(msgspec.Struct):
     qr_url: str | None
     url: str | None
     account: dict[str, str] | None
+    terminal: TerminalAction | None = None
 
 
 class PaymentV1(msgspec.Struct):
@@ -67,6 +77,18 @@ class PaymentV1(msgspec.Struct):
     next_action: NextAction | None = None
 
 
+class TerminalReceipt(msgspec.Struct):
+    """What the terminal said; `transaction_id` is what a refund there asks for."""
+
+    name: str
+    state: str
+    transaction_id: str | None
+    authorization_code: str | None
+    card_last4: str | None
+    plan_id: str | None
+    settled_because: str | None
+
+
 class AttemptV1(msgspec.Struct):
     id: str
     payment_id: str
@@ -87,6 +109,7 @@ class AttemptV1(msgspec.Struct):
     expires_at: Time | None
     paid_at: Time | None
     closed_at: Time | None
+    terminal: TerminalReceipt | None = None
 
 
 class RefundV1(msgspec.Struct):
@@ -197,7 +220,33 @@ def attempt(one: Attempt) -> AttemptV1:
         expires_at=rfc3339(one.expires_at),
         paid_at=rfc3339(one.paid_at),
         closed_at=rfc3339(one.closed_at),
+        terminal=_receipt(one.details),
     )
+
+
+def _receipt(details: str | None) -> TerminalReceipt | None:
+    kept = kept_of(details)
+    said = kept.report if kept else None
+    if said is None:
+        return None
+    return TerminalReceipt(
+        said.terminal,
+        said.state,
+        said.transaction_id,
+        said.authorization_code,
+        said.card_last4,
+        said.plan_id,
+        said.settled_because,
+    )
+
+
+def terminal_action(details: str | None) -> TerminalAction:
+    kept = kept_of(details)
+    said = kept.report if kept else None
+    if said is None:
+        return TerminalAction("waiting" if kept is None else "pending", None, None)
+    plans = msgspec.json.decode(said.plans) if said.plans and said.state == "awaiting_plan" else None
+    return TerminalAction(said.state, said.terminal, plans if isinstance(plans, list) else None)
 
 
 def refund(one: Refund) -> RefundV1:

@@ -15,6 +15,7 @@ from tillgate.store.database import Database
 from tillgate.store.statements import Row
 
 STATEMENT_ROWS: Final = 10_000
+MOST_FETCHED: Final = 100
 
 _PAYMENT = select(t.payments).where(t.payments.c.id == bindparam("id"))
 _ATTEMPT = select(t.attempts).where(t.attempts.c.id == bindparam("id"))
@@ -38,6 +39,16 @@ _STATEMENT = (
     )
     .order_by(t.attempts.c.provider_at, t.attempts.c.id)
     .limit(STATEMENT_ROWS)
+)
+_FETCHED = (
+    select(t.attempts, t.payments)
+    .join(t.payments, t.payments.c.id == t.attempts.c.payment_id)
+    .where(t.attempts.c.account_id == bindparam("id"), t.FETCHED)
+    .order_by(t.attempts.c.id)
+    .limit(MOST_FETCHED)
+)
+_EXTERNAL = select(t.attempts).where(
+    t.attempts.c.account_id == bindparam("account_id"), t.attempts.c.external_id == bindparam("external_id")
 )
 _EVENTS = (
     select(t.events)
@@ -97,6 +108,16 @@ class Reads:
                 Record(record_of(Attempt, row[:_WIDTH]), record_of(Payment, row[_WIDTH:])) for row in rows
             )
         )
+
+    async def fetched(self, account_id: str) -> list[tuple[Attempt, Payment]]:
+        """What a kiosk is to collect or has taken and not ended, oldest first."""
+        rows = await self._database.read(_FETCHED, {"id": account_id})
+        return [(record_of(Attempt, row[:_WIDTH]), record_of(Payment, row[_WIDTH:])) for row in rows]
+
+    async def external(self, account_id: str, external_id: str) -> Attempt | None:
+        params = {"account_id": account_id, "external_id": external_id}
+        rows = await self._database.read(_EXTERNAL, params)
+        return record_of(Attempt, rows[0]) if rows else None
 
     async def events(self, merchant_id: str, after: int, limit: int) -> list[Row]:
         """`events` rows in order, from the one after number `after`."""

@@ -17,6 +17,7 @@ from tillgate.http.v1 import (
     refunds,
     settings,
     standing,
+    terminals,
 )
 from tillgate.http.v1.problem import ProblemDialect
 
@@ -27,6 +28,6 @@ def operations() -> list[Operation]:
     common: dict[str, Any] = {"dialect": DIALECT}
     resources = (
         settings, payments, refunds, standing, events, endpoints, deliveries, accounts, ledger, exports,
-        inbound,
+        inbound, terminals,
     )  # fmt: skip
     return [one for resource in resources for one in resource.operations(common)]

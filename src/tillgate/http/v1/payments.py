@@ -129,10 +129,11 @@ async def cancel(call: Call) -> Answer:
 async def resolve(call: Call) -> Answer:
     wanted: models.ResolveIn = call.body
     reason = printable(wanted.reason, "reason", 300)
+    by = printable(wanted.by, "by", 100) if wanted.by else f"the merchant {call.merchant.name}"[:100]
     payment_id, hub = named(call, "payment_id"), call.runtime.hub
     if call.key is None:
-        return Answer(_plain(await hub.resolve(call.merchant, payment_id, wanted.outcome, reason)))
-    kept = await hub.resolve_once(call.merchant, payment_id, wanted.outcome, reason, call.key, _plain)
+        return Answer(_plain(await hub.resolve(call.merchant, payment_id, wanted.outcome, reason, by)))
+    kept = await hub.resolve_once(call.merchant, payment_id, wanted.outcome, reason, call.key, _plain, by)
     return answer(kept.stored, b"" if kept.result is None else _plain(kept.result), 200)
 
 

@@ -53,8 +53,12 @@ def next_action(kit: Kit, merchant: Merchant, payment: Payment, attempt: Attempt
     if payment.closed or payment.paid_minor or payment.hold:
         return None
     if attempt is not None and not attempt.asked:
-        payable = attempt.phase in LIVE and attempt.show is not None
-        return shown(_show(attempt.show or "{}"), kit, payment.id) if payable else None
+        if attempt.phase not in LIVE or attempt.show is None:
+            return None
+        action = shown(_show(attempt.show), kit, payment.id)
+        if action.type == "terminal":
+            action.terminal = schemas_v1.terminal_action(attempt.details)
+        return action
     account = merchant.account(payment.account_id)
     show = kit.invitation(payment, account) if account and kit.asks(account) else None
     return shown(show, kit, payment.id) if show else None

@@ -2,10 +2,11 @@
 (clients).
 
 `protocol` speaks the wire with no I/O in it, `lifecycle` rules over a payment's life, `journal` remembers,
-`kiosk` and `server` run them, `control` and `menu` are its two front doors. `simulator` plays a terminal and
-shares no code with the rest.
+`kiosk` and `server` run them, `control` and `menu` are its two front doors. `connector` is what a hub sees
+of all that; `uplink` is the kiosk's way to its hub. `simulator` plays a terminal and shares no code with the
+rest.
 """
 
-PROVIDER = None  # until the hub takes payments from kiosks, the hub has nothing to offer here
+from tillgate.providers.mobypay.connector import PROVIDER
 
-PROVIDER = None  # a kiosk runs by itself; it does not enrol with a hub yet
+__all__ = ["PROVIDER"]
