@@ -24,12 +24,15 @@ from tillgate.domain.payment import Attempt, Payment, Refund
 from tillgate.http.inbound import routes
 from tillgate.hub import Intent, Opened
 from tillgate.outgoing import Outgoing
+from tillgate.providers.midtrans.simulator import MidtransSimulator
+from tillgate.providers.midtrans.simulator import create_app as midtrans_app
 from tillgate.providers.xendit.simulator import XenditSimulator
 from tillgate.providers.xendit.simulator import create_app as xendit_app
 from tillgate.store.directory import Account, Merchant
 
 XENDIT_KEY = "xnd_development_KeyOfATestThatOpensNothing"
 XENDIT_TOKEN = "a-callback-token-of-a-test-account"
+MIDTRANS_KEY = "SB-Mid-server-KeyOfATestThatOpensNothing"
 
 
 @asynccontextmanager
@@ -69,6 +72,15 @@ async def xendit(**options: Any) -> AsyncIterator[XenditSimulator]:
         yield simulator
 
 
+@asynccontextmanager
+async def midtrans(**options: Any) -> AsyncIterator[MidtransSimulator]:
+    """Midtrans on a port of its own."""
+    options = {"server_key": MIDTRANS_KEY, "refund_s": 0.02, "retry_s": 0.05, **options}
+    async with MidtransSimulator(**options) as simulator, serve_aiohttp(midtrans_app(simulator)) as base:
+        simulator.base_url = base
+        yield simulator
+
+
 @dataclass
 class Shop:
     till: Till
@@ -83,6 +95,11 @@ class Shop:
     @property
     def xendit(self) -> XenditSimulator:
         found: XenditSimulator = self.sims["xendit"]
+        return found
+
+    @property
+    def midtrans(self) -> MidtransSimulator:
+        found: MidtransSimulator = self.sims["midtrans"]
         return found
 
     async def open(
@@ -176,7 +193,8 @@ async def wallet_shop(
         yield Shop(till, clock, base, merchant, accounts, sims, http)
 
 
-_SIMULATORS: dict[str, Any] = {"xendit": xendit}
+_SIMULATORS: dict[str, Any] = {"xendit": xendit, "midtrans": midtrans}
 _CONFIGS: dict[str, dict[str, Any]] = {
-    "xendit": {"secret_key": XENDIT_KEY, "callback_token": XENDIT_TOKEN, "timeout_s": 5.0}
+    "xendit": {"secret_key": XENDIT_KEY, "callback_token": XENDIT_TOKEN, "timeout_s": 5.0},
+    "midtrans": {"server_key": MIDTRANS_KEY, "timeout_s": 5.0},
 }
