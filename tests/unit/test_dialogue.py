@@ -205,10 +205,33 @@ def test_a_cancelled_transaction_leaves_its_order_payable() -> None:
         (Settle("ext-1", Money(9_999, "IDR")), "reserved", "WrongAmount"),
         (Settle("ext-1", Money(10_000, "UZS")), "reserved", "WrongAmount"),
         (Settle("ext-1", Money(9_999, "IDR")), "paid", "WrongAmount"),
+        (Settle("ext-1", reference="another order"), "reserved", "UnknownReference"),
     ],
 )
 def test_what_does_not_match_is_refused(ask: Ask, state: str, refusal: str) -> None:
     assert ruled(state, ask)[0] == refusal
+
+
+@pytest.mark.parametrize("state", ["cancelled", "outlived", "shut"])
+def test_money_taken_for_what_was_given_up_is_refused_and_held(state: str) -> None:
+    """Where the provider has the money already: nobody else pays the order until a person has looked."""
+    given = facts(state, Look("ext-1"))
+    lapsed = lapse_live(given, LATER)
+    if lapsed is not None and lapsed.change is not None:
+        given = Facts(lapsed.payment, None, lapsed.change[1], None)
+    verdict = decide(Settle("ext-1", debited=True), given, LATER, OPENING)
+    assert isinstance(verdict.outcome, errors.AlreadyClosed)
+    assert verdict.payment is not None
+    assert (verdict.payment.hold, verdict.payment.status, verdict.payment.paid_minor) == (
+        "contradicted", "review", 0,
+    )  # fmt: skip
+    again = decide(Settle("ext-1", debited=True), replace(given, payment=verdict.payment), LATER, OPENING)
+    assert isinstance(again.outcome, errors.AlreadyClosed)
+    assert again.change is None
+    other = Reserve("ext-2", verdict.payment.order_id, Money(10_000, "IDR"), LATER, LATER + 1)
+    busy = decide(other, Facts(verdict.payment), LATER, OPENING)
+    assert isinstance(busy.outcome, errors.Refusal)
+    assert busy.change is None
 
 
 # --- standing orders ----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from tillgate.domain.payment import (
     Fact,
     Paid,
     Payment,
+    Questioned,
     Refunded,
     RefundFact,
     StandingOrder,
@@ -60,11 +61,16 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The payer's money was taken: book it. `amount` where the dialect repeats it."""
+    """The payer's money was taken: book it. `amount` and `reference` where the dialect repeats them.
+
+    `debited`: the provider has the money already, so that our no to a transaction that was given up leaves
+    it in doubt; where it only asks whether it may take the money (Payme), nothing is."""
 
     external_id: str
     amount: Money | None = None
     paid_with: str | None = None
+    reference: str | None = None
+    debited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +330,9 @@ def _settle(ask: Settle, facts: Facts, now: int) -> Verdict:
     record = _record(facts)
     attempt = facts.attempt
     assert attempt is not None
+    payment = facts.payment
+    if ask.reference is not None and payment is not None and payment.order_id != ask.reference:
+        raise UnknownReference()  # the same transaction for another order
     if ask.amount is not None and ask.amount != Money(attempt.amount_minor, attempt.currency):
         raise WrongAmount()
     if attempt.phase == "paid":
@@ -334,9 +343,20 @@ def _settle(ask: Settle, facts: Facts, now: int) -> Verdict:
     if lapsed is not None:
         return replace(lapsed, outcome=AlreadyClosed())
     if attempt.phase == "closed":
-        raise AlreadyClosed()
+        return _too_late(ask, facts)
     fact = Paid(attempt.amount_minor, attempt.currency, paid_with=ask.paid_with)
     return _moved(facts, fact, now)
+
+
+def _too_late(ask: Settle, facts: Facts) -> Verdict:
+    """Refused, and held where the payer's money may be gone: nobody pays it until a person has looked."""
+    attempt, payment, fact = facts.attempt, facts.payment, Questioned("contradicted")
+    assert attempt is not None
+    assert payment is not None
+    after = follow(payment, attempt, attempt, fact) if ask.debited else payment
+    if after == payment:
+        raise AlreadyClosed()
+    return Verdict(AlreadyClosed(), (attempt, attempt, fact), after, payment)
 
 
 def _cancel(ask: Cancel, facts: Facts, now: int) -> Verdict:

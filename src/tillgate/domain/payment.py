@@ -21,7 +21,13 @@ RefundPhase: TypeAlias = Literal["created", "pending", "unsure", "succeeded", "f
 Status: TypeAlias = Literal["pending", "paid", "failed", "expired", "cancelled", "unsure", "review"]
 Closing: TypeAlias = Literal["failed", "expired", "cancelled"]
 Hold: TypeAlias = Literal[
-    "amount_mismatch", "currency_mismatch", "overpaid", "late_money", "over_refunded", "operator"
+    "amount_mismatch",
+    "currency_mismatch",
+    "overpaid",
+    "late_money",
+    "over_refunded",
+    "contradicted",
+    "operator",
 ]
 
 
@@ -165,8 +171,12 @@ class Questioned:
 
 @record
 class Closed:
+    """`of_paid`: whoever says it of what is paid takes its word back, and an operator must look. Without,
+    such a message was overtaken by the money, as a notice of failure may be."""
+
     why: Closing
     reason: str | None = None
+    of_paid: bool = False
 
 
 @record
@@ -227,7 +237,7 @@ def advance(attempt: Attempt, fact: Fact, now: int) -> Attempt:
             )
         case AnswerLost() | Doubted() | Questioned():
             return replace(attempt, phase=phase)
-        case Closed(why, reason):
+        case Closed(why, reason, _):
             if phase != "closed" or attempt.phase == "closed":
                 return attempt  # paid stays paid; the first reason and time are kept
             return replace(attempt, phase=phase, reason=reason or why, closed_at=now, live_of=None)
@@ -268,6 +278,8 @@ def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact 
             changes["hold"] = payment.hold or _mismatch(payment, changes["paid_minor"], after, fact)
     if isinstance(fact, Questioned):
         changes["hold"] = payment.hold or fact.hold
+    if isinstance(fact, Closed) and fact.of_paid and _kept(after):
+        changes["hold"] = payment.hold or "contradicted"
     if changes["paid_minor"] > payment.paid_minor:
         late = before.phase == "closed" or payment.closed is not None
         changes |= {"late": payment.late or late, "paid_at": payment.paid_at or after.paid_at}
@@ -279,6 +291,11 @@ def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact 
             if isinstance(fact, Closed) and not after.asked and not changes["paid_minor"]:
                 changes["closed"] = fact.why
     return derived(_overdrawn(payment, replace(payment, **changes)))
+
+
+def _kept(attempt: Attempt) -> bool:
+    """Whether any of its money is still with the merchant."""
+    return attempt.paid_minor > attempt.refunded_minor + attempt.reversed_minor
 
 
 def _overdrawn(before: Payment, after: Payment) -> Payment:

@@ -9,12 +9,12 @@ import msgspec
 
 from tillgate.domain import dialogue, ledger
 from tillgate.domain.dialogue import Ask, Facts, Hint, Noise, Opening, Record, Tell, Verdict
-from tillgate.domain.errors import Refusal, TillgateError, TryLater, Unavailable
+from tillgate.domain.errors import AlreadyClosed, Refusal, TillgateError, TryLater, Unavailable
 from tillgate.domain.payment import Attempt, Closed, Payment
 from tillgate.domain.payment import Refunded as RefundedFact
 from tillgate.hub.handing import Hand
 from tillgate.hub.kit import Kit, log, order_key, targets
-from tillgate.hub.moves import commit, event_kind
+from tillgate.hub.moves import commit, contradicted, event_kind
 from tillgate.hub.telling import Tells, Told, inbound_row, named
 from tillgate.spi import Connector, Heard, Inbound, Reply, Scrubs
 from tillgate.store.book import Needs, Plan
@@ -23,6 +23,8 @@ from tillgate.store.ids import digest, new_id
 
 REFUSED_KEPT: Final = 60
 """Refused messages that are kept for one account in a minute, by one process."""
+_MOVING_ASKS: Final = (dialogue.Reserve, dialogue.Settle, dialogue.Cancel)
+
 CLUES_KEPT: Final = 8
 """Names a hint mentioned that one attempt remembers."""
 
@@ -123,10 +125,13 @@ class Asks:
         verdict = dialogue.decide(self.ask, facts, plan.now, self._opening())
         record = self._write(plan, verdict)
         outcome = verdict.outcome if isinstance(verdict.outcome, Refusal) else record
+        if isinstance(self.ask, dialogue.Settle) and isinstance(outcome, AlreadyClosed):
+            record = self._too_late(plan, facts)
         if isinstance(self.ask, dialogue.Note) and not isinstance(outcome, Refusal):
             outcome = self._note(plan, outcome)
         reply: Reply = self.connector.answer(self.inbound, self.heard, outcome)
-        word = outcome.code if isinstance(outcome, Refusal) else "answered"
+        again = verdict.change is None and isinstance(self.ask, _MOVING_ASKS)
+        word = outcome.code if isinstance(outcome, Refusal) else "repeated" if again else "answered"
         payment_id = record.payment.id if record.payment else None
         plan.inbound.append(inbound_row(plan, self.account, self.inbound, word, None, payment_id, reply))
         return reply
@@ -176,6 +181,19 @@ class Asks:
         if isinstance(fact, Closed | RefundedFact) or attempt.phase == "paid":
             plan.done("lapse", attempt.id)
         return replace(record, attempt=attempt, payment=saved)
+
+    def _too_late(self, plan: Plan, facts: Facts) -> Record:
+        """Money is said to be taken for what was given up: refused, and kept where it is seen."""
+        attempt = plan.attempt(facts.attempt.id) if facts.attempt else None
+        payment = plan.payment(attempt.payment_id) if attempt else None
+        assert attempt is not None
+        assert payment is not None
+        stands = "given back" if attempt.phase == "paid" else attempt.phase
+        told = contradicted(attempt, f"said to be paid, is {stands} ({attempt.reason})")
+        if told != attempt:
+            told, kind = plan.save(attempt, told), "payment.discrepancy"
+            plan.event(kind, payment, told, None, (), targets(self.merchant, payment, kind))
+        return Record(told, payment)
 
     def _note(self, plan: Plan, record: Record) -> Record:
         ask, attempt, payment = self.ask, record.attempt, record.payment

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from tillgate.domain import ledger
 from tillgate.domain.errors import OutOfOrder
@@ -11,6 +13,7 @@ from tillgate.domain.payment import (
     LIVE,
     OPEN_REFUND,
     Attempt,
+    Closed,
     Fact,
     Paid,
     Payment,
@@ -27,6 +30,7 @@ from tillgate.store.book import Plan
 from tillgate.store.directory import Merchant
 
 LOOK_AFTER_LOSS_MS: Final = 5_000
+CONTRADICTIONS_KEPT: Final = 8
 
 
 def move(plan: Plan, merchant: Merchant, attempt: Attempt, fact: Fact) -> tuple[Payment, Attempt]:
@@ -37,6 +41,8 @@ def move(plan: Plan, merchant: Merchant, attempt: Attempt, fact: Fact) -> tuple[
         raise OutOfOrder("a refund of ours is on its way: look which one this is")
     moved = advance(attempt, fact, plan.now)
     after = follow(payment, attempt, moved, fact)
+    if isinstance(fact, Closed) and attempt.phase == "paid":
+        moved = contradicted(moved, f"said to be {fact.why} ({fact.reason or fact.why}), is paid")
     if after.late and not payment.late and merchant.settings.late_money == "review":
         after = replace(after, hold=after.hold or "late_money", status="review")
     return commit(plan, merchant, payment, after, attempt, moved, fact)
@@ -60,9 +66,21 @@ def commit(
     saved_attempt = plan.save(attempt, moved) if moved != attempt else attempt
     saved = plan.save(payment, after) if after != payment else payment
     kind = event_kind(payment, saved)
+    if isinstance(fact, Closed) and attempt.phase == "paid" and kind == "payment.updated":
+        kind = "payment.discrepancy"
     plan.event(kind, saved, saved_attempt, None, postings, targets(merchant, saved, kind))
     schedule(plan, attempt, saved, saved_attempt)
     return saved, saved_attempt
+
+
+def contradicted(attempt: Attempt, words: str) -> Attempt:
+    """The attempt with what was said against it, once for each saying: moves no money, must not vanish."""
+    details: dict[str, Any] = msgspec.json.decode(attempt.details) if attempt.details else {}
+    known: list[str] = details.get("contradictions", [])
+    if words in known or len(known) >= CONTRADICTIONS_KEPT:
+        return attempt
+    details["contradictions"] = [*known, words]
+    return replace(attempt, details=msgspec.json.encode(details).decode())
 
 
 def event_kind(before: Payment | None, after: Payment) -> str:

@@ -157,6 +157,7 @@ class Standing:
             closed_at=None,
             version=1,
         )
+        kit.standing_invitation(wanted, choice.account)  # raises where the payer could not be shown how
         return await kit.journal.submit(OpenStanding(merchant, wanted, key, render))
 
     async def close(

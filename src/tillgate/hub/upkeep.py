@@ -207,6 +207,8 @@ class Resolves:
             plan.event(kind, saved, None, None, postings, targets(self.merchant, saved, kind), note)
             decided(plan, saved, paid=True, reason=self.reason, by=self.by)
             return saved
+        if self.outcome == "failed" and payment.hold == "contradicted" and not payment.paid_minor:
+            return self._released(plan, payment, note)  # nothing came after all
         attempt = plan.attempt(payment.live_attempt_id)
         if attempt is None or attempt.phase != "unsure":
             raise NotAllowed("This payment is not unsure")
@@ -221,6 +223,14 @@ class Resolves:
         )
         payment, _ = move(plan, self.merchant, attempt, fact)
         return payment
+
+    def _released(self, plan: Plan, payment: Payment, note: dict[str, str]) -> Payment:
+        after = derived(replace(payment, hold=None))
+        postings = ledger.postings(payment, after, payment.account_id)
+        saved = plan.save(payment, after)
+        kind = event_kind(payment, saved)
+        plan.event(kind, saved, None, None, postings, targets(self.merchant, saved, kind), dict(note))
+        return saved
 
 
 class Upkeep:

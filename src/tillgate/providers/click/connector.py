@@ -97,9 +97,10 @@ class Click:
         if not request.linked:
             return Look(external_id)  # changes nothing; `answer` says what is wrong with it
         if request.error == 0:
-            return Settle(external_id, request.amount)
-        reason = f"click {request.error} {request.note}".strip()
-        return Tell((Closed("cancelled", reason),), external_id=external_id)
+            return Settle(external_id, request.amount, reference=request.merchant_trans_id, debited=True)
+        closed = Closed("cancelled", f"click {request.error} {request.note}".strip(), of_paid=True)
+        # Click repeats it until it is answered: an operator who has looked is not asked again.
+        return Tell((closed,), external_id=external_id, event_id=f"{external_id}:{request.error}")
 
 
 def details(click_paydoc_id: int) -> str:

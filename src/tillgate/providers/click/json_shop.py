@@ -87,7 +87,7 @@ def hear(config: Config, call: Inbound) -> Heard:
         )
     if request.action == CHECK or request.prepare_id not in (None, request.our_prepare_id):
         return Heard(Look(external_id), request)
-    return Heard(Settle(external_id, request.amount), request)
+    return Heard(Settle(external_id, request.amount, reference=request.reference, debited=True), request)
 
 
 def answer(

@@ -21,7 +21,7 @@ from tillgate.providers.click.conformance import CONFORMANCE, target
 from tillgate.providers.click.simulator import FAULTS, ClickSimulator
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
-from tillgate.store import tables
+from tillgate.store import audit, tables
 
 KEY = "TEST-click-secret"
 CONFIG = {"service_id": 12345, "merchant_id": 54321, "secret_key": KEY}
@@ -70,8 +70,54 @@ async def test_payment_and_books_agree_however_click_behaves(hub: Any, fault: st
         receipt = await payer.pay(reference, "15000.50", fault=fault)
     assert receipt.surprises == ()
     books = await balances(hub)
-    assert books.get("merchant", 0) == (PRICE if receipt.status == "paid" else 0)
-    assert books.get("merchant", 0) == -books.get(f"provider:{hub.account}", 0)
+    home = "held" if fault == "cancel_after_paid" else "merchant"
+    assert books.get(home, 0) == (PRICE if receipt.status == "paid" else 0)
+    assert books.get(home, 0) == -books.get(f"provider:{hub.account}", 0)
+
+
+async def kinds(hub: Any) -> list[str]:
+    return [row[3] for row in await hub.runtime.kit.reads.events(hub.merchant.id, 0, 100)]
+
+
+async def verdicts(hub: Any) -> list[str]:
+    rows = await hub.runtime.database.read(select(tables.inbound.c.verdict).order_by(tables.inbound.c.id))
+    return [row[0] for row in rows]
+
+
+async def test_what_contradicts_the_books_waits_for_an_operator(hub: Any) -> None:
+    """Scenario 8 of the official matrix, and a debit for what was given up: -9, told, held, and resolved."""
+    opened = {n: await hub.runtime.hub.open(hub.merchant, Intent(n, PRICE, "UZS", "click")) for n in "AB"}
+    async with click(hub) as payer:
+        taken_back = await payer.pay("A", "15000.50", fault="cancel_after_paid")
+        again = await payer.wire.shop(payer.fields(taken_back.payment, 1, error="-5017"))
+        late = await payer.pay("B", "15000.50", fault="paid_after_cancel")
+        assert (again.code, late.codes[-1]) == (-9, -9)
+        assert (await payer.pay("B", "15000.50")).status == "refused"  # not before somebody looked
+
+        read, resolve = hub.runtime.kit.reads.payment, hub.runtime.hub.resolve
+        held = [await read(one.payment.id) for one in opened.values()]
+        assert [(one.hold, one.status, one.paid_minor) for one in held] == [
+            ("contradicted", "review", PRICE), ("contradicted", "review", 0),
+        ]  # fmt: skip
+        assert (await kinds(hub)).count("payment.review") == 2
+
+        paid = await resolve(hub.merchant, held[0].id, "accept", "Click confirms it by telephone")
+        assert paid.status == "paid"
+        repeated = await payer.wire.shop(payer.fields(taken_back.payment, 1, error="-5017"))
+        assert (repeated.code, (await read(held[0].id)).status) == (-9, "paid")  # it was looked at
+        free = await resolve(hub.merchant, held[1].id, "failed", "Click gave the money back")
+        assert free.status == "pending"
+        assert (await payer.pay("B", "15000.50")).status == "paid"
+    assert (await balances(hub))["merchant"] == 2 * PRICE
+    report = await audit.verify(hub.runtime.database, None)
+    assert report.clean, report.text()
+
+
+async def test_a_repeat_is_kept_as_one(hub: Any) -> None:
+    reference = (await hub.order()).reference
+    async with click(hub) as payer:
+        await payer.pay(reference, "15000.50", fault="repeat")
+    assert await verdicts(hub) == ["answered", "repeated", "answered", "repeated"]
 
 
 async def test_a_payer_goes_from_the_link_to_paid(hub: Any) -> None:

@@ -115,20 +115,30 @@ async def test_several_account_fields_are_one_order(sqlite_url: str) -> None:
         shop_on(sqlite_url, account_fields=["phone", "contract"]) as shop,
         PaymeSimulator.of(shop.url, KEY) as payme,
     ):
-        await shop.order("phone=998901234567;contract=5%3B6")
-        receipt = await payme.pay({"phone": "998901234567", "contract": "5;6"}, PRICE_TIYIN)
+        await shop.order("phone=998901234567;contract=5%3D6")
+        receipt = await payme.pay({"phone": "998901234567", "contract": "5=6"}, PRICE_TIYIN)
         assert receipt.state == 2
         rows = await payme.statement(0, 10**13)
-        assert rows[0]["account"] == {"phone": "998901234567", "contract": "5;6"}
+        assert rows[0]["account"] == {"phone": "998901234567", "contract": "5=6"}
 
 
-async def test_an_order_that_payme_cannot_name_is_refused_when_it_is_shown(sqlite_url: str) -> None:
+async def test_an_order_that_a_link_of_paymes_cannot_name_is_not_opened(sqlite_url: str) -> None:
     async with shop_on(sqlite_url) as shop:
-        with pytest.raises(InvalidRequest):
-            await shown(shop, "ORD;a=1")
+        with pytest.raises(InvalidRequest, match="Payme cannot be given this order") as refused:
+            await shop.order("ORD;a=1")
+        assert refused.value.param == "order_id"
+        intent = StandingIntent("anna;a=1", "UZS", "payme")
+        with pytest.raises(InvalidRequest, match="Payme cannot be given this order"):
+            await shop.runtime.hub.standing.open(shop.merchant, intent, None, lambda *_: b"")
+        assert await shop.runtime.kit.reads.events(shop.merchant.id, 0, 10) == []
 
 
-async def shown(shop: Shop, order_id: str) -> Any:
-    intent = Intent(order_id, PRICE_TIYIN, "UZS", "payme")
-    opened = await shop.runtime.hub.open(shop.merchant, intent)
-    return shop.runtime.kit.invitation(opened.payment, shop.account)
+async def test_a_late_perform_is_refused_and_told_once(sqlite_url: str) -> None:
+    """Payme has not taken the money yet: the order stays payable, but nothing vanishes."""
+    async with shop_on(sqlite_url) as shop, PaymeSimulator.of(shop.url, KEY) as payme:
+        order = await shop.order()
+        receipt = await payme.pay(order.account, order.amount_minor, "perform_after_cancel")
+        await payme.refused("PerformTransaction", {"id": receipt.id}, {-31008})
+        events = [row[3] for row in await shop.runtime.kit.reads.events(shop.merchant.id, 0, 100)]
+        assert events.count("payment.discrepancy") == 1
+        assert (await payme.pay(order.account, order.amount_minor)).state == 2
