@@ -286,6 +286,14 @@ class Compares(Protocol):
 
 
 @runtime_checkable
+class Keeps(Protocol):
+    """What is kept with an attempt is more than one message says."""
+
+    def kept(self, order: Order, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Pure. `said`: the object in `Tell.details`."""
+
+
+@runtime_checkable
 class Scrubs(Protocol):
     """Messages hold what must not be kept."""
 
@@ -354,7 +362,7 @@ class Provider(Generic[ConfigT]):
     )  # a config that loads, for docs and contract tests
     secrets: frozenset[str] = frozenset()
     paths: Mapping[str, str] = field(default_factory=dict)  # documented path → what it serves
-    serves: Mapping[str, str] = field(default_factory=dict)  # those of them where a payment is asked for
+    serves: Mapping[str, str] = field(default_factory=dict)  # documented path → for what payment it is asked
     asks: bool = False  # the provider opens attempts by asking us; we only invite the payer
     sandbox_only: bool = False
     simulator: Callable[[Vault, Send], Send] | None = None  # answers calls to `sandbox://<name>/…` in process

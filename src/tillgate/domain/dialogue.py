@@ -121,7 +121,7 @@ class Tell:
     operation_id: str | None = None
     external_id: str | None = None
     event_id: str | None = None  # the provider's own, where it has one: a repeat of it is skipped
-    reference: str | None = None  # a standing order or an order of ours that was paid without our asking
+    references: tuple[str, ...] = ()  # orders of ours that it may be about, where its own names are not known
     details: str | None = None  # JSON object that is kept with the attempt
 
 

@@ -9,8 +9,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tillgate.domain.errors import Misconfigured, NotFound, Unavailable
+from tillgate.domain.errors import Misconfigured, NotFound, Unauthorized, Unavailable
 from tillgate.http.operation import peer
+from tillgate.http.tokens import Tokens
 from tillgate.runtime import Runtime
 from tillgate.spi import Hears, Inbound, Provider, Reply
 from tillgate.store.directory import Account, Merchant
@@ -30,9 +31,11 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         return await directory.account(request.path_params["account_id"][:80])
 
     made: list[BaseRoute] = [Route("/in/{account_id}", _heard(runtime, named), methods=METHODS)]
+    tokens = Tokens(runtime.token_keys, runtime.settings.token_ttl_s, runtime.kit.clock)
     for path, provider in documented(runtime.providers).items():
-        heard = _heard(runtime, _default(runtime, provider.name))
-        made += [Route(spelling, heard, methods=METHODS) for spelling in (path, f"{path}/")]
+        found = _default(runtime, provider.name)
+        door = _served(runtime, found, tokens) if path in provider.serves else _heard(runtime, found)
+        made += [Route(spelling, door, methods=METHODS) for spelling in (path, f"{path}/")]
     return made
 
 
@@ -40,7 +43,7 @@ def documented(providers: Mapping[str, Provider[Any]]) -> dict[str, Provider[Any
     """Documented path → provider. Raises `Misconfigured` where two want the same."""
     found: dict[str, Provider[Any]] = {}
     for provider in providers.values():
-        for path in provider.paths:
+        for path in (*provider.paths, *provider.serves):
             if path in found:
                 raise Misconfigured(f"{provider.name} and {found[path].name} both document {path}")
             found[path] = provider
@@ -52,8 +55,9 @@ def described(providers: Mapping[str, Provider[Any]]) -> dict[str, Any]:
     paths = {}
     for path, provider in documented(providers).items():
         name = path.strip("/").replace("/", "_").replace("-", "_")
+        what = provider.serves.get(path) or f"{provider.paths[path]}; the same as /in/ of its default account"
         said = {
-            "summary": f"{provider.title}: {provider.paths[path]}; the same as /in/ of its default account",
+            "summary": f"{provider.title}: {what}",
             "tags": ["Providers"],
             "responses": {"default": {"description": "The provider's dialect."}},
         }
@@ -90,6 +94,40 @@ def _heard(runtime: Runtime, found: Found) -> Callable[[Request], Awaitable[Resp
         return response(reply)
 
     return heard
+
+
+def _served(runtime: Runtime, found: Found, tokens: Tokens) -> Callable[[Request], Awaitable[Response]]:
+    """Where a payment is asked for, by a token of the merchant's or as its account says."""
+
+    async def served(request: Request) -> Response:
+        try:
+            merchant, account = await found(request)
+        except NotFound:
+            return Response(b'{"error":"not_found"}', 404, media_type="application/json")
+        except Unavailable:
+            return Response(b'{"error":"service_unavailable"}', 503, {"retry-after": "5"}, "application/json")
+        body = await read(request)
+        if body is None:
+            return Response(b'{"error":"payload_too_large"}', 413, media_type="application/json")
+        now = runtime.kit.clock()
+        trusted = _own_token(request, merchant, tokens, now)
+        reply = await runtime.hub.serve(merchant, account, inbound(request, body, now), trusted=trusted)
+        return response(reply)
+
+    return served
+
+
+def _own_token(request: Request, merchant: Merchant, tokens: Tokens, now: int) -> bool:
+    """Whether it bears an access token of this merchant's."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return False
+    try:
+        claims = tokens.read(token.strip())
+    except Unauthorized:
+        return False
+    ends = merchant.credentials.get(claims.credential_id, 0)
+    return claims.merchant_id == merchant.id and (ends is None or now < ends)
 
 
 async def read(request: Request) -> bytes | None:

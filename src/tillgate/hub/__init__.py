@@ -12,6 +12,7 @@ from tillgate.hub.listening import Listening
 from tillgate.hub.opening import Intent, Opened, Opening
 from tillgate.hub.refunding import Refunding, RefundOpened
 from tillgate.hub.resending import Resending
+from tillgate.hub.serving import Serving
 from tillgate.hub.standing import Standing
 from tillgate.hub.upkeep import Upkeep
 from tillgate.hub.watching import Watching
@@ -25,7 +26,9 @@ class Hub:
         refunding = Refunding(kit, listening)
         upkeep = Upkeep(kit, listening, refunding)
         self.kit = kit
-        self.open = Opening(kit).open
+        opening = Opening(kit)
+        self.open = opening.open
+        self.serve = Serving(kit, opening).serve
         self.receive = listening.receive
         self.told = listening.told
         self.polled = Watching(kit).polled

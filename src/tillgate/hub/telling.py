@@ -14,7 +14,7 @@ from tillgate.hub.handing import Hand, announce
 from tillgate.hub.kit import Kit, order_key, targets
 from tillgate.hub.moves import move, move_refund
 from tillgate.hub.watching import rearm
-from tillgate.spi import Compares, Connector, Inbound, Reply
+from tillgate.spi import Compares, Connector, Inbound, Keeps, Reply
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest, new_id
@@ -58,7 +58,7 @@ class Tells:
         return Needs(
             attempts=named,
             refunds=named,
-            orders=(order_key(self.merchant.id, tell.reference),) if tell.reference else (),
+            orders=tuple(order_key(self.merchant.id, one) for one in tell.references),
             externals=((self.account.id, tell.external_id),) if tell.external_id else (),
             seen=(self._event(), self._event("unmatched")) if tell.event_id else (),
             idempotency=self.hand.digests() if self.hand else (),
@@ -103,13 +103,14 @@ class Tells:
 
     def _about(self, plan: Plan) -> tuple[Attempt | None, Refund | None]:
         attempt, refund = named(plan, self.account, self.tell)
-        if attempt is None and refund is None and self.tell.reference:
-            attempt = self._ordered(plan)
+        if attempt is None and refund is None:
+            found = (self._ordered(plan, reference) for reference in self.tell.references)
+            attempt = next((one for one in found if one is not None), None)
         return attempt, refund
 
-    def _ordered(self, plan: Plan) -> Attempt | None:
-        """The attempt at the order that the message names: one whose own name we never learnt."""
-        payment = plan.order(order_key(self.merchant.id, self.tell.reference or ""))
+    def _ordered(self, plan: Plan, reference: str) -> Attempt | None:
+        """The attempt at an order that the message names: one whose own name we never learnt."""
+        payment = plan.order(order_key(self.merchant.id, reference))
         if payment is None:
             return None
         found = [
@@ -151,10 +152,10 @@ class Tells:
         was ordered."""
         connector: Connector = self.kit.connector(self.account)
         assert payment is not None
-        known = _details(attempt)
-        details = {**known, **msgspec.json.decode(self.tell.details or "{}")}
+        known, order = _details(attempt), self.kit.order(payment, attempt, self.account)
+        said = msgspec.json.decode(self.tell.details or "{}")
+        details = {**known, **(connector.kept(order, said) if isinstance(connector, Keeps) else said)}
         if isinstance(connector, Compares):
-            order = self.kit.order(payment, attempt, self.account)
             if found := dict(connector.differences(order, self.tell)):
                 details["differences"] = found
         if details == known:

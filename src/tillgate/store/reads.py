@@ -18,6 +18,7 @@ STATEMENT_ROWS: Final = 10_000
 MOST_FETCHED: Final = 100
 
 _PAYMENT = select(t.payments).where(t.payments.c.id == bindparam("id"))
+_ORDER = select(t.payments).where(t.payments.c.order_key == bindparam("id"))
 _ATTEMPT = select(t.attempts).where(t.attempts.c.id == bindparam("id"))
 _REFUND = select(t.refunds).where(t.refunds.c.id == bindparam("id"))
 _LIVE = select(t.attempts).where(t.attempts.c.live_of == bindparam("id"))
@@ -77,6 +78,10 @@ class Reads:
 
     async def payment(self, payment_id: str) -> Payment | None:
         return await self._one(Payment, _PAYMENT, payment_id)
+
+    async def payment_of(self, order_key: bytes) -> Payment | None:
+        rows = await self._database.read(_ORDER, {"id": order_key})
+        return record_of(Payment, rows[0]) if rows else None
 
     async def attempt(self, attempt_id: str) -> Attempt | None:
         return await self._one(Attempt, _ATTEMPT, attempt_id)

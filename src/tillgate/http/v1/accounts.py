@@ -100,7 +100,7 @@ def describe(provider: Provider[Any]) -> models.ProviderV1:
             )
             for name, one in fields(provider).items()
         ],
-        paths=dict(provider.paths),
+        paths={**provider.paths, **provider.serves},
     )
 
 

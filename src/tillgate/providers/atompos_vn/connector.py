@@ -182,7 +182,7 @@ class AtomPos:
             operation_id=ipn.requestId,
             external_id=ipn.requestId,
             event_id=_event_id("ipn", ipn.requestId),
-            reference=None if self._config.require_known_request else ipn.orderId,
+            references=(ipn.requestId,) if self._config.require_known_request else (ipn.requestId, ipn.orderId),
         )
 
     def _notified(self, old: Notification) -> Heard:
