@@ -6,6 +6,7 @@ The clock stands still until a test moves it, for the hub and the simulators ali
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,6 +29,7 @@ from tillgate.providers.midtrans.simulator import MidtransSimulator
 from tillgate.providers.midtrans.simulator import create_app as midtrans_app
 from tillgate.providers.xendit.simulator import XenditSimulator
 from tillgate.providers.xendit.simulator import create_app as xendit_app
+from tillgate.settings import load
 from tillgate.store.directory import Account, Merchant
 
 XENDIT_KEY = "xnd_development_KeyOfATestThatOpensNothing"
@@ -144,10 +146,9 @@ class Shop:
     async def post(self, provider: str, body: Any = None, *, raw: bytes = b"", **headers: str) -> int:
         """Somebody posts to the account's address."""
         url = f"{self.base}/in/{self.accounts[provider].id}"
-        sent = {"headers": {name.replace("_", "-"): value for name, value in headers.items()}}
-        async with self.http.post(
-            url, **({"json": body} if body is not None else {"data": raw}), **sent
-        ) as reply:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        data = raw if body is None else json.dumps(body).encode()
+        async with self.http.post(url, data=data, headers=sent) as reply:
             return reply.status
 
     async def books(self) -> dict[str, int]:
@@ -174,7 +175,12 @@ async def wallet_shop(
         till = await enter(open_till(database_url, clock=clock, known=registry.providers()))
         till.kit.send = (await enter(Outgoing(guard=False))).send
         inbound: Any = SimpleNamespace(
-            directory=till.directory, providers=till.kit.providers, kit=till.kit, hub=till.hub
+            directory=till.directory,
+            providers=till.kit.providers,
+            kit=till.kit,
+            hub=till.hub,
+            settings=load({"database_url": database_url, "sandbox": True}),
+            token_keys=("a key that signs this test's tokens, long enough",),
         )
         till.kit.public_url = base = await enter(serve_asgi(Starlette(routes=routes(inbound))))
         made = await till.directory.create_merchant("warung", clock())

@@ -65,8 +65,8 @@ class Reroutes:
         if attempt.phase != "created" or payment.live_attempt_id != attempt.id:
             return None
         account = self.choice.account
-        over = follow(payment, attempt, advance(attempt, Closed("failed", self.why), plan.now))
-        moved = replace(over, closed=None, account_id=account.id)
+        closed = advance(attempt, Closed("failed", self.why), plan.now)
+        moved = replace(follow(payment, attempt, closed), account_id=account.id)  # open still
         try:
             show = self.choice.invite(moved, self.next_id) if self.choice.invite else None
         except RequestError:  # not for this amount, or not without what the merchant did not give
@@ -82,14 +82,17 @@ class Reroutes:
             created_at=plan.now,
             version=1,
         )
-        after = follow(moved, None, opened)
-        plan.save(attempt, advance(attempt, Closed("failed", self.why), plan.now))
-        plan.save(None, opened)
-        saved = plan.save(payment, after)
-        kind = event_kind(payment, saved)
-        postings = ledger.postings(payment, saved, account.id)
-        plan.event(kind, saved, opened, None, postings, targets(self.merchant, saved, kind))
+        closed = plan.save(attempt, closed)
+        moved = self._say(plan, payment, moved, closed)
+        saved = self._say(plan, moved, follow(moved, None, opened), plan.save(None, opened))
         plan.done("look", attempt.id)
         if opened.phase == "created":
             plan.at("look", opened.id, opened.merchant_id, plan.now + self.look_after_ms)
         return saved, opened
+
+    def _say(self, plan: Plan, before: Payment, after: Payment, attempt: Attempt) -> Payment:
+        saved = plan.save(before, after)
+        kind = event_kind(before, saved)
+        postings = ledger.postings(before, saved, attempt.account_id)
+        plan.event(kind, saved, attempt, None, postings, targets(self.merchant, saved, kind))
+        return saved
