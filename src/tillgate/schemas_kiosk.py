@@ -157,8 +157,8 @@ _held: Final = msgspec.json.Decoder(Held).decode
 
 
 def kept_of(details: str | None) -> Held | None:
-    """None for an attempt that no kiosk has."""
-    if details is None:
+    """None for an attempt that no kiosk has: a missing tag is none of its errors for the decoder."""
+    if details is None or '"held_by":"kiosk"' not in details:
         return None
     try:
         return _held(details)
