@@ -55,7 +55,7 @@ class ResolveIn(msgspec.Struct, forbid_unknown_fields=True):
 
     outcome: Literal["accept", "paid", "failed"]
     reason: Annotated[str, Meta(min_length=1, max_length=300)]
-    by: Annotated[str | None, Meta(max_length=100, description="Who decides; the event names them.")] = None
+    by: Annotated[str, Meta(max_length=100, description="Who decides; the event names them.")] | None = None
 
 
 class RefundCreate(msgspec.Struct, forbid_unknown_fields=True):
