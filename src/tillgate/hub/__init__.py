@@ -8,6 +8,7 @@ from tillgate.hub.endpoints import Endpoints
 from tillgate.hub.keys import Key
 from tillgate.hub.kiosks import Kiosks
 from tillgate.hub.kit import Kit
+from tillgate.hub.links import PaymentLinks
 from tillgate.hub.listening import Listening
 from tillgate.hub.opening import Intent, Opened, Opening
 from tillgate.hub.refunding import Refunding, RefundOpened
@@ -42,6 +43,7 @@ class Hub:
         self.accounts = Accounts(kit)
         self.declaring = Declaring(kit, self.accounts)
         self.standing = Standing(kit)
+        self.links = PaymentLinks(kit, kit.reads.links, opening, upkeep)
         self.endpoints = Endpoints(kit)
         self.resending = Resending(kit)
 

@@ -12,6 +12,7 @@ from tillgate.domain.payment import OPEN_REFUND, Attempt, Payment, Refund
 from tillgate.store import tables as t
 from tillgate.store.book import RecordT, record_of
 from tillgate.store.database import Database
+from tillgate.store.links import Links
 from tillgate.store.statements import Row
 
 STATEMENT_ROWS: Final = 10_000
@@ -75,11 +76,16 @@ _WIDTH: Final = len(t.attempts.columns)
 class Reads:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.links = Links(database)
 
     async def payment(self, payment_id: str) -> Payment | None:
         return await self._one(Payment, _PAYMENT, payment_id)
 
     async def payment_of(self, order_key: bytes) -> Payment | None:
+        rows = await self._database.read(_ORDER, {"id": order_key})
+        return record_of(Payment, rows[0]) if rows else None
+
+    async def order(self, order_key: bytes) -> Payment | None:
         rows = await self._database.read(_ORDER, {"id": order_key})
         return record_of(Payment, rows[0]) if rows else None
 

@@ -13,6 +13,7 @@ from tillgate.http.v1 import (
     exports,
     inbound,
     ledger,
+    links,
     payments,
     refunds,
     settings,
@@ -27,7 +28,7 @@ DIALECT: Final = ProblemDialect()
 def operations() -> list[Operation]:
     common: dict[str, Any] = {"dialect": DIALECT}
     resources = (
-        settings, payments, refunds, standing, events, endpoints, deliveries, accounts, ledger, exports,
-        inbound, terminals,
+        settings, payments, refunds, standing, links, events, endpoints, deliveries, accounts, ledger,
+        exports, inbound, terminals,
     )  # fmt: skip
     return [one for resource in resources for one in resource.operations(common)]

@@ -30,7 +30,7 @@ from tillgate.store.book import record_of
 from tillgate.store.reads_pages import Page, Wanted
 
 STATUSES: Final[tuple[str, ...]] = get_args(Status)
-FILTERS: Final = ("order_id", "status", "created_after", "created_before", "channel")
+FILTERS: Final = ("order_id", "status", "created_after", "created_before", "channel", "payment_link")
 _STUCK: Final = ("unsure", "review")
 _WORDS: Final = {"wallet_id": ("channel", "Unknown channel"), "amount": ("amount_minor", None)}
 
@@ -97,6 +97,8 @@ async def _payments_page(page: Asked) -> Page:
         key = order_key(call.merchant.id, order_id)
         standing = await call.runtime.pages.standing_by_order(call.merchant.id, key)
         found |= {"standing_id": standing} if standing else {"order_key": key}
+    if (link := page.text("payment_link")) is not None:
+        found = {"standing_id": link}
     if status is not None:
         (found if status in _STUCK and not found else sifted)["status"] = status
     if channel is not None:
@@ -166,6 +168,7 @@ def operations(common: dict[str, Any]) -> list[Operation]:
             "GET", ("/v1/payments",), "v1_list_payments", "List payments, the newest first", handler=list_,
             replies={200: models.PaymentList}, errors=LIST,
             query={"order_id": "Yours.", "status": status, "channel": "What the payer chose.",
+                   "payment_link": "Only payments of this link.",
                    **CREATED, **PAGING}, **common,
         ),
         Operation(
