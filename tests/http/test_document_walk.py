@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.serving import Client, Credentials, client, hub, new_merchant
+from support.serving import Client, Credentials, Served, client, hub, new_merchant
+from support.wallets import account_at
 
 WALLETS = (
     '{"status":"success","message":"Wallet channels retrieved successfully","data":{"wallets":['
@@ -41,13 +44,34 @@ def error(answer: Any) -> tuple[int, str, str, str]:
     return answer.status, body["errorCode"], body["errorType"], body["errorMessage"]
 
 
-@pytest.mark.parametrize("slash", ["", "/"], ids=["", "slash"])
+@pytest.fixture
+async def walker(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[tuple[Client, Credentials]]:
+    """A merchant whose wallets are behind a provider: the sandbox, or one that is simulated."""
+    made = new_merchant(served.database_url)
+    async with AsyncExitStack() as stack:
+        if request.param != "sandbox":
+            await stack.enter_async_context(
+                account_at(request.param, served.url, served.database_url, made.merchant_id)
+            )
+        yield await stack.enter_async_context(client(served.url, made)), made
+
+
 @pytest.mark.parametrize(
-    ("token", "payments"), [("/token", "/payment"), ("/auth/token", "/payments")], ids=["short", "long"]
+    ("walker", "token", "payments", "slash"),
+    [
+        ("sandbox", "/token", "/payment", ""),
+        ("sandbox", "/token", "/payment", "/"),
+        ("sandbox", "/auth/token", "/payments", ""),
+        ("sandbox", "/auth/token", "/payments", "/"),
+        ("xendit", "/token", "/payment", ""),
+        ("midtrans", "/auth/token", "/payments", ""),
+    ],
+    indirect=["walker"],
 )
 async def test_the_whole_walk(
-    shop: Client, merchant: Credentials, token: str, payments: str, slash: str
+    walker: tuple[Client, Credentials], token: str, payments: str, slash: str
 ) -> None:
+    shop, merchant = walker
     order_id = f"INV/2026 {payments}{slash or '-'}"
     shop.token = ""
 

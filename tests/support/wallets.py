@@ -204,3 +204,20 @@ _CONFIGS: dict[str, dict[str, Any]] = {
     "xendit": {"secret_key": XENDIT_KEY, "callback_token": XENDIT_TOKEN, "timeout_s": 5.0},
     "midtrans": {"server_key": MIDTRANS_KEY, "timeout_s": 5.0},
 }
+
+
+@asynccontextmanager
+async def account_at(
+    provider: str, hub_url: str, database_url: str, merchant_id: str
+) -> AsyncIterator[XenditSimulator | MidtransSimulator]:
+    """An account of a merchant of a hub that runs elsewhere, at a provider that is simulated here."""
+    from tillgate.runtime import Runtime
+
+    async with _SIMULATORS[provider]() as simulator:
+        settings = {**_CONFIGS[provider], "base_url": simulator.base_url}
+        sandbox = load({"database_url": database_url, "sandbox": True})
+        async with Runtime(sandbox, migrate=False) as runtime:
+            now = runtime.kit.clock()
+            made = await runtime.directory.create_account(merchant_id, provider, provider, settings, now)
+        simulator.webhook_url = f"{hub_url}/in/{made}"
+        yield simulator
