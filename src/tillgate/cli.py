@@ -21,6 +21,7 @@ from tillgate.commands import (
     merchant,
     providers,
     qr,
+    resolve,
     server,
     simulate,
 )
@@ -66,6 +67,7 @@ app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(backup.completion)
 app.command()(ledger.events)
+app.command()(resolve.resolve)
 app.command()(conform.conform)
 app.command()(kiosk.kiosk)
 app.command()(kiosk.terminal)

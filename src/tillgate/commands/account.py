@@ -104,6 +104,22 @@ async def rotate(
 
 @app.command()
 @command
+async def enrol(
+    account: AccountName, database: Database = None, sandbox: Sandbox = None, as_json: Json = False
+) -> None:
+    """A code with which one kiosk enrols for this account, within the hour."""
+    async with context.hub(database, sandbox) as runtime:
+        owner, found = await _found(runtime, account)
+        code, ends = await runtime.hub.kiosks.invite(owner, found)
+        url = runtime.settings.url
+    if as_json:
+        emit_json({"code": code, "account": found.id, "expires_at": ends})
+    else:
+        typer.echo(f"At the kiosk, within the hour:\n  tillgate kiosk --hub {url} --enrol {code}")
+
+
+@app.command()
+@command
 async def disable(
     account: AccountName, database: Database = None, sandbox: Sandbox = None, as_json: Json = False
 ) -> None:

@@ -58,6 +58,17 @@ def kiosk(
         Path | None,
         typer.Option(help="Terminals must show a certificate of this authority, named by pos_id."),
     ] = None,
+    hub: Annotated[
+        str | None, typer.Option(metavar="URL", help="Enrol with this hub; needs --enrol, once.")
+    ] = None,
+    enrol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            help="The code that `tillgate account enrol` printed. Or set TILLGATE_KIOSK_ENROL.",
+            envvar="TILLGATE_KIOSK_ENROL",
+        ),
+    ] = None,
     sandbox: Annotated[bool, typer.Option(help="Allow published and short secrets.")] = False,
     as_json: _Json = False,
 ) -> None:
@@ -65,7 +76,7 @@ def kiosk(
 
     Amounts are in ringgit. Input may come from a pipe: then Exit waits for the outcome.
     """
-    from tillgate.providers.mobypay.errors import KioskRefusal
+    from tillgate.providers.mobypay.errors import BadRequest, KioskRefusal
     from tillgate.providers.mobypay.program import run_kiosk
 
     try:
@@ -74,7 +85,10 @@ def kiosk(
             (tls_cert, tls_key, tls_client_ca), sandbox=sandbox, by_control=control is not None,
         )  # fmt: skip
         door = _control_door(control, token_file, journal)
-        asyncio.run(run_kiosk(settings, menu=menu, control=door, as_json=as_json))
+        if (hub is None) != (enrol is None):
+            raise BadRequest("--hub and --enrol go together; a kiosk that is enrolled needs neither")
+        enrolling = (hub, enrol) if hub and enrol else None
+        asyncio.run(run_kiosk(settings, menu=menu, control=door, hub=enrolling, as_json=as_json))
     except KioskRefusal as refusal:
         _fail(refusal, as_json)
 

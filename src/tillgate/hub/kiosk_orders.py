@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from tillgate.domain import ledger
-from tillgate.domain.errors import NotAllowed, NotFound
+from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound
 from tillgate.domain.payment import (
     LIVE,
     Accepted,
@@ -288,8 +288,11 @@ class Wishes:
 
     def _wished(self, plan: Plan, payment: Payment, attempt: Attempt) -> Payment:
         kept = held(attempt)
-        if self.wish.kind == "plan" and (kept.report is None or kept.report.state != "awaiting_plan"):
-            raise NotAllowed("No plan is waited for now")
+        if self.wish.kind == "plan":
+            if kept.report is None or kept.report.state != "awaiting_plan":
+                raise NotAllowed("No plan is waited for now")
+            if self.wish.plan_id not in _offered(kept.report):
+                raise InvalidRequest("The terminal did not offer this plan", param="plan_id")
         wish_for(plan, attempt, self.wish)
         return payment
 
@@ -341,6 +344,11 @@ def decided(plan: Plan, payment: Payment, *, paid: bool, reason: str, by: str) -
         kept = kept_of(attempt.details)
         if kept is not None and (attempt.id == payment.live_attempt_id or attempt.paid_minor):
             plan.save(attempt, noted(attempt, Held(kept.at, kept.report, None, Decision(paid, reason, by))))
+
+
+def _offered(report: Report) -> list[str]:
+    plans = msgspec.json.decode(report.plans) if report.plans else []
+    return [one["planId"] for one in plans if isinstance(one, dict) and isinstance(one.get("planId"), str)]
 
 
 def _left(wish: Wish | None, report: Report) -> Wish | None:

@@ -141,7 +141,7 @@ class Kiosks:
         now = self._kit.clock()
         for attempt, payment in await self._kit.reads.fetched(account.id):
             kept = held(attempt)
-            if kept.report is None and kept.wish is None:
+            if kept.report is None:
                 if attempt.external_id is not None or now < payment.expires_at:
                     orders.append(self._order(account, attempt, payment))
             elif kept.wish is not None:

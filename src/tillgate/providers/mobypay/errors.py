@@ -117,6 +117,30 @@ class NotAllowed(KioskRefusal):
     code, status = "not_allowed", 409
 
 
+class OrderGone(KioskRefusal):
+    """The hub has this order no longer, or gave it to somebody else."""
+
+    code, status = "order_gone", 409
+
+
+class OrderOver(KioskRefusal):
+    """The hub gave us this order, but no terminal may be asked for it any more."""
+
+    code, status = "order_over", 409
+
+
+class HubAway(KioskRefusal):
+    """The hub cannot be reached now."""
+
+    code, status = "hub_away", 503
+
+
+class NotEnrolled(KioskRefusal):
+    """The hub does not know this kiosk."""
+
+    code, status = "not_enrolled", 401
+
+
 class TerminalExists(KioskRefusal):
     """A terminal of that name is enrolled with another secret."""
 

@@ -3,10 +3,11 @@ link.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from tillgate.providers.mobypay import journal_rows as rows
 from tillgate.providers.mobypay import lifecycle, messages
-from tillgate.providers.mobypay.errors import Reason
+from tillgate.providers.mobypay.errors import Reason, UnknownPayment
 from tillgate.providers.mobypay.journal_rows import Row
 from tillgate.providers.mobypay.lifecycle import Alert, Fact, Payment
 from tillgate.providers.mobypay.protocol import Received, SignedButRefused
@@ -80,7 +81,8 @@ class Evidence:
             return
         payment = self._steps.open.get(terminal.in_flight)
         if payment is not None and payment.connection == connection.number:
-            await self._steps.happens(payment.txn_id, if_in_flight(Fact.LINK_CUT))
+            with suppress(UnknownPayment):  # it was given up before anything was sent
+                await self._steps.happens(payment.txn_id, if_in_flight(Fact.LINK_CUT))
 
     def _owns(self, connection: Connection, terminal: Terminal, payment: Payment) -> bool:
         if payment.connection == connection.number:

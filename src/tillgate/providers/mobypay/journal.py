@@ -18,10 +18,10 @@ from typing import Any, Final
 import msgspec
 
 from tillgate.providers.mobypay.errors import JournalUnavailable
-from tillgate.providers.mobypay.journal_rows import EnrolledTerminal, Row
+from tillgate.providers.mobypay.journal_rows import EnrolledTerminal, HubEntry, Row
 from tillgate.providers.mobypay.lifecycle import IN_FLIGHT, UNSETTLED, Payment
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MOST_PER_COMMIT: Final = 256
 CHECKPOINT_COMMITS: Final = 64
 LATEST_CHECKPOINT_COMMITS: Final = 1024
@@ -57,6 +57,15 @@ CREATE INDEX alerts_open ON alerts (txn_id) WHERE closed_ms IS NULL;
 CREATE TABLE terminals (
   pos_id TEXT PRIMARY KEY, sealed_secret BLOB NOT NULL, port INTEGER, amount_form TEXT NOT NULL,
   forms TEXT NOT NULL, configured INTEGER NOT NULL, enrolled_ms INTEGER NOT NULL
+) STRICT;
+"""
+_SECOND: Final = """
+CREATE TABLE hub (
+  one INTEGER PRIMARY KEY CHECK (one = 1), url TEXT NOT NULL, account TEXT NOT NULL, sealed_key BLOB NOT NULL,
+  cursor INTEGER NOT NULL
+) STRICT;
+CREATE TABLE hub_orders (
+  attempt TEXT PRIMARY KEY, txn_id TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -261,6 +270,21 @@ class Journal:
             for pos_id, sealed, port, form, forms, configured in rows
         ]
 
+    def hub(self) -> HubEntry | None:
+        """The hub that this kiosk reports to."""
+        row = self._reader.execute("SELECT url, account, sealed_key, cursor FROM hub").fetchone()
+        return HubEntry(*row) if row else None
+
+    def last_change(self) -> int:
+        """The number of the newest change; 0 before any."""
+        found: int = self._reader.execute("SELECT coalesce(max(n), 0) FROM changes").fetchone()[0]
+        return found
+
+    def hub_order(self, attempt: str) -> str | None:
+        """The txn_id under which an order of the hub's was or is to be taken."""
+        row = self._reader.execute("SELECT txn_id FROM hub_orders WHERE attempt = ?", (attempt,)).fetchone()
+        return row[0] if row else None
+
     def _payments(self, where: str, *values: object) -> Iterator[Payment]:
         sql = f"SELECT record FROM payments {where}"  # noqa: S608  (only our own clauses)
         rows = self._reader.execute(sql, values)
@@ -286,9 +310,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
         return
-    if version != 0:
+    if version not in (0, 1):
         raise JournalUnavailable(f"the journal is of version {version}; this kiosk knows {SCHEMA_VERSION}")
-    connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    missing = _SECOND if version else _SCHEMA + _SECOND
+    connection.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
 def _only_one(path: Path) -> Any:

@@ -24,6 +24,15 @@ class EnrolledTerminal(msgspec.Struct, frozen=True):
     configured: bool = False
 
 
+class HubEntry(msgspec.Struct, frozen=True):
+    """The hub that a kiosk is enrolled with; no `account` yet: the enrolment was not answered."""
+
+    url: str
+    account: str
+    sealed_key: bytes
+    cursor: int
+
+
 def new_payment(payment: Payment, idempotency_key: str | None, request_digest: bytes | None) -> list[Row]:
     """The rows of a payment that begins."""
     record = msgspec.json.encode(payment)
@@ -97,6 +106,25 @@ def terminal_row(terminal: EnrolledTerminal, now_ms: int) -> Row:
     forms = " ".join(terminal.forms)
     values = (terminal.pos_id, terminal.sealed_secret, terminal.port, terminal.amount_form, forms)
     return sql, (*values, int(terminal.configured), now_ms)
+
+
+def hub_row(hub: HubEntry) -> Row:
+    """The hub that this kiosk reports to."""
+    sql = (
+        "INSERT INTO hub VALUES (1,?,?,?,?) ON CONFLICT (one) DO UPDATE SET url = excluded.url,"
+        " account = excluded.account, sealed_key = excluded.sealed_key, cursor = excluded.cursor"
+    )
+    return sql, (hub.url, hub.account, hub.sealed_key, hub.cursor)
+
+
+def cursor_row(cursor: int) -> Row:
+    """The hub has everything up to this change."""
+    return "UPDATE hub SET cursor = ? WHERE cursor < ?", (cursor, cursor)
+
+
+def hub_order_row(attempt: str, txn_id: str, now_ms: int) -> Row:
+    """Under which id an order of the hub's is taken; written before the hub is asked for it."""
+    return "INSERT INTO hub_orders VALUES (?,?,?)", (attempt, txn_id, now_ms)
 
 
 def _change(payment: Payment, fact: str, record: bytes) -> Row:

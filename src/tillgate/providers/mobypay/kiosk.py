@@ -4,7 +4,7 @@ sockets.
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -44,6 +44,14 @@ def new_txn_id() -> str:
     return "TXN" + "".join(secrets.choice(_ID_SYMBOLS) for _ in range(17))
 
 
+class HubOrder(msgspec.Struct, frozen=True):
+    """An order of the hub's. `take` makes it ours, or raises a KioskRefusal."""
+
+    attempt: str
+    txn_id: str
+    take: Callable[[], Awaitable[None]]
+
+
 class Kiosk:
     """One kiosk: its payments, its terminals and its journal."""
 
@@ -80,12 +88,14 @@ class Kiosk:
         reference: str | None = None,
         idempotency_key: str | None = None,
         request_digest: bytes = b"",
+        order: HubOrder | None = None,
     ) -> Payment:
         """Ask one terminal to collect an amount (whole sen); returns once the request is written down and
         sent.
 
         `terminal` names one, otherwise an idle one is taken. `reference` is the merchant's order: it is
-        never charged twice. Raises a KioskRefusal; then nothing was sent.
+        never charged twice. `order` is the hub's, and is taken there once a terminal is free for it.
+        Raises a KioskRefusal; then nothing was sent.
         """
         money.check_amount(amount_sen, self.config.limits.max_amount_sen)
         if reference is not None and not 0 < len(reference) <= LONGEST_REFERENCE:
@@ -103,7 +113,7 @@ class Kiosk:
         chosen, connection = self.terminals.choose(terminal, doubtful)
         now_ms = self.clock()
         payment = Payment(
-            txn_id=new_txn_id(),
+            txn_id=order.txn_id if order else new_txn_id(),
             mode=mode,
             amount_sen=amount_sen,
             terminal=chosen.pos_id,
@@ -111,15 +121,38 @@ class Kiosk:
             created_ms=now_ms,
             updated_ms=now_ms,
             reference=reference,
+            hub_attempt=order.attempt if order else None,
         )
         # Taken before anything is awaited, so that nobody else can take the same terminal or order.
         chosen.in_flight, chosen.used_ms = payment.txn_id, now_ms
         self.steps.open[payment.txn_id] = payment
         if idempotency_key is not None:
             self._starting.add(idempotency_key)
-        start = self._start(payment, chosen, connection, idempotency_key, request_digest)
+        take = order.take if order else None
+        start = self._start(payment, chosen, connection, idempotency_key, request_digest, take)
         started: Payment = await asyncio.shield(self.steps.spawn(start))
         return started
+
+    async def decline(
+        self, mode: PaymentMode, amount_sen: int, order: HubOrder, reference: str, because: str
+    ) -> None:
+        """Write down that an order of the hub's was taken and no terminal was asked for it."""
+        now_ms = self.clock()
+        payment = Payment(
+            txn_id=order.txn_id,
+            mode=mode,
+            amount_sen=amount_sen,
+            terminal="none",
+            connection=0,
+            state=State.FAILED,
+            created_ms=now_ms,
+            updated_ms=now_ms,
+            reference=reference[:LONGEST_REFERENCE],
+            hub_attempt=order.attempt,
+            reason=because,
+        )
+        await self.journal.write(rows.new_payment(payment, None, None))
+        self.steps.notify(Notice("payment", "declined", payment))
 
     async def choose_plan(self, txn_id: str, plan_id: str) -> Payment:
         """Tell the terminal which plan the payer chose. Raises UnknownPayment, NotAllowed or BadRequest."""
@@ -162,10 +195,18 @@ class Kiosk:
         await self.journal.write([rows.closed_alert(number, self.clock())])
 
     async def _start(
-        self, payment: Payment, terminal: Terminal, connection: Connection, key: str | None, digest: bytes
+        self,
+        payment: Payment,
+        terminal: Terminal,
+        connection: Connection,
+        key: str | None,
+        digest: bytes,
+        take: Callable[[], Awaitable[None]] | None,
     ) -> Payment:
         async with self.steps.lock(payment.txn_id):
             try:
+                if take is not None:
+                    await take()
                 request = messages.TransactionRequest(
                     txn_id=payment.txn_id, amount_sen=payment.amount_sen, payment_mode=payment.mode
                 )

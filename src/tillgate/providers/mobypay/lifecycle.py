@@ -150,6 +150,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_ms: int = 0
     updated_ms: int = 0
     reference: str | None = None
+    hub_attempt: str | None = None
+    """The hub's name for it, where the hub asked for it."""
     acked: bool = False
     cancel_asked_ms: int | None = None
     cancel_acked: bool = False

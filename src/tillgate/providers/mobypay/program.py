@@ -16,9 +16,15 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def run_kiosk(
-    config: KioskConfig, *, menu: bool, control: tuple[str, int, str] | None = None, as_json: bool = False
+    config: KioskConfig,
+    *,
+    menu: bool,
+    control: tuple[str, int, str] | None = None,
+    hub: tuple[str, str] | None = None,
+    as_json: bool = False,
 ) -> None:
-    """Serve terminals until the menu is left or a signal comes. `control` is host, port and token.
+    """Serve terminals until the menu is left or a signal comes. `control` is host, port and token, `hub` a
+    URL and a code to enrol with; a kiosk that is enrolled needs none.
 
     Raises a KioskRefusal or OSError when the kiosk cannot start.
     """
@@ -41,7 +47,15 @@ async def run_kiosk(
             screen.event("listening", host=config.host, port=server.port, control_port=control_port)
             if control_port is not None:
                 screen.line(f"Control API on http://{_host(control)}:{control_port}")
+            if hub is not None:
+                await _enrolled(server, screen, *hub)
             work = [_signalled()]
+            entry = server.journal.hub()
+            if entry is not None and entry.account:
+                from tillgate.providers.mobypay.uplink import Uplink
+
+                screen.line(f"Hub {entry.url}")
+                work.append(Uplink(server, entry).run())
             if menu:
                 work.append(_menu(server, screen))
             await _first_of(work)
@@ -50,6 +64,14 @@ async def run_kiosk(
         if began:
             screen.line("Stopped.")
             screen.event("stopped")
+
+
+async def _enrolled(server: KioskServer, screen: Screen, url: str, code: str) -> None:
+    from tillgate.providers.mobypay.uplink import enrol
+
+    entry = await enrol(server, url, code)
+    screen.line(f"Enrolled with {entry.url} as {entry.account}")
+    screen.event("enrolled", url=entry.url, account=entry.account)
 
 
 async def run_terminal(terminal: Any, *, web_port: int | None, shell: bool, as_json: bool = False) -> None:

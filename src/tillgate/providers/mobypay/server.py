@@ -80,7 +80,8 @@ class KioskServer:
         self._tls = _tls_context(config.tls) if config.tls else None
         self.journal = Journal(config.journal)
         try:
-            self.enrolment = Enrolment(config, self.journal, vault_for(config.journal), epoch_ms)
+            self.vault = vault_for(config.journal)
+            self.enrolment = Enrolment(config, self.journal, self.vault, epoch_ms)
         except BaseException:
             self.journal.let_go()
             raise

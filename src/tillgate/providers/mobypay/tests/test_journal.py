@@ -91,9 +91,9 @@ async def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "k.db"
     await Journal(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(JournalUnavailable, match="version 2"):
+    with pytest.raises(JournalUnavailable, match="version 3"):
         Journal(path)
 
 
