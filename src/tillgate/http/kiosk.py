@@ -32,10 +32,12 @@ async def enrol(call: Call) -> Answer:
 
 
 async def work(call: Call) -> Answer:
-    merchant, account = await _known(call)
+    _, account = await _known(call)
     wanted: models.WorkIn = call.body
-    wait_s = 0 if call.runtime.closing else wanted.wait_s
-    found = await call.runtime.hub.kiosks.work(merchant, account, wanted.mark, wait_s, wanted.doubts)
+    runtime = call.runtime
+    found = await runtime.hub.kiosks.work(
+        account, wanted.mark, wanted.wait_s, wanted.doubts, lambda: runtime.closing
+    )
     return Answer(_encode(found))
 
 

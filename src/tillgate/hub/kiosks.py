@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -87,9 +87,16 @@ class Kiosks:
         return merchant, account
 
     async def work(
-        self, merchant: Merchant, account: Account, mark: str, wait_s: int, doubts: Sequence[str]
+        self,
+        account: Account,
+        mark: str,
+        wait_s: int,
+        doubts: Sequence[str],
+        hurried: Callable[[], bool] = lambda: False,
     ) -> WorkOut:
-        """Orders to collect and wishes to follow; waits up to `wait_s` while `mark` stands for the same."""
+        """Orders to collect and wishes to follow; waits up to `wait_s` while `mark` stands for the same.
+
+        `hurried`: nobody may wait any longer, the process is ending."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + wait_s
         bell = self._kit.bell(account.id)
@@ -97,7 +104,7 @@ class Kiosks:
             bell.clear()
             found = await self._work(account, doubts)
             left = ends - loop.time()
-            if found.mark != mark or left <= 0:
+            if found.mark != mark or left <= 0 or hurried():
                 return found
             with suppress(TimeoutError):
                 await asyncio.wait_for(bell.wait(), min(left, ELSEWHERE_S))

@@ -8,8 +8,8 @@ import struct
 from collections.abc import AsyncIterator
 
 FAULTS = ("pass", "refuse", "cut", "reset", "hold", "late")
-"""pass: as it comes · refuse: nobody answers · cut: the request arrives, its answer does not · reset: the same
-by a reset, at once · hold: the same after a while · late: the request arrives a second time, later."""
+"""pass: as it comes · refuse: nobody answers · cut: the request arrives, its answer does not · reset: the
+same by a reset, at once · hold: the same after a while · late: the request arrives a second time, later."""
 
 
 class FaultProxy:
@@ -55,7 +55,7 @@ class FaultProxy:
         self._writers.add(writer)
         try:
             await self._serve(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)
