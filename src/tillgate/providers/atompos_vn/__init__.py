@@ -24,4 +24,5 @@ PROVIDER = Provider(
     },
     secrets=SECRETS,
     paths={"/ipn": "IPN of a terminal", "/authorize": "tokens for the IPN"},
+    serves={"/payment-terminal": "shows a sale on the terminal; bearer token, requestId, orderId, amount"},
 )

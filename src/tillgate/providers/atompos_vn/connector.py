@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import msgspec
 
 from tillgate.domain.dialogue import Hint, Noise, Record, Tell
-from tillgate.domain.errors import Declined, Refusal, Unreachable, Unsure
+from tillgate.domain.errors import Declined, Refusal, TillgateError, Unreachable, Unsure
 from tillgate.domain.payment import Paid
-from tillgate.providers.atompos_vn import contract, requests
+from tillgate.providers.atompos_vn import cards, contract, requests, terminal
 from tillgate.providers.atompos_vn.config import PRIVATE, Config, checked, networks, within
 from tillgate.providers.atompos_vn.contract import (
     BadCredential,
@@ -31,7 +32,19 @@ from tillgate.providers.atompos_vn.contract import (
     WrongType,
 )
 from tillgate.providers.atompos_vn.tokens import Tokens
-from tillgate.spi import Heard, HttpCall, Inbound, Order, Reply, Send, Show, Started
+from tillgate.spi import (
+    Heard,
+    HttpCall,
+    Inbound,
+    Once,
+    Order,
+    Reply,
+    Send,
+    Served,
+    Show,
+    Started,
+    Wanted,
+)
 
 AUTHORIZE: Final = "/authorize"
 
@@ -64,9 +77,9 @@ class AtomPos:
     # --- pushing --------------------------------------------------------------------------------------------
 
     async def start(self, order: Order, send: Send) -> Started:
-        """Show the amount on the terminal. Raises `Declined`, `Unreachable` (safe to repeat) or `Unsure`.
+        """Show the amount on the terminal. Raises `Declined` (safe to repeat) or `Unsure`.
 
-        `metadata.requestId` is the merchant's own id for it, `metadata.tip` a tip in dong,
+        `metadata.requestId` and `orderId` are the merchant's own ids for it, `metadata.tip` a tip in dong,
         `metadata.extraData` texts for the terminal. No error carries the terminal's URL: it holds the code.
         """
         config = self._config
@@ -80,7 +93,7 @@ class AtomPos:
             asked = requests.payment_request(
                 {
                     "requestId": order.metadata.get("requestId") or order.operation_id,
-                    "orderId": order.order_id,
+                    "orderId": order.metadata.get("orderId") or order.order_id,
                     "amount": order.amount.minor,
                     "tip": order.metadata.get("tip", 0),
                     "extraData": order.metadata.get("extraData"),
@@ -104,8 +117,8 @@ class AtomPos:
         call = HttpCall("POST", url, headers, msgspec.json.encode(message), config.pos_timeout_s)
         try:
             reply = await send(call)
-        except Unreachable:
-            raise Unreachable("the terminal cannot be reached: nothing was shown") from None
+        except Unreachable:  # and no other terminal instead: the payer stands before this one
+            raise Declined("the terminal cannot be reached: nothing was shown") from None
         except Unsure:
             raise Unsure("the terminal did not answer: the payer may have the amount before them") from None
         if reply.status >= 500:
@@ -129,9 +142,9 @@ class AtomPos:
         if contract.is_notification(message):
             return self._notified(contract.notification(message))
         ipn = contract.ipn(message)
-        return Heard(self._paid(ipn), ipn)  # its digest tells a repeat from a conflict
+        return Heard(self._paid(ipn), ipn, Once(ipn.requestId, ipn.digest, ipn.orderId))
 
-    def _authenticate(self, call: Inbound) -> None:
+    def _authenticate(self, call: Inbound, scope: str = "ipn") -> None:
         config = self._config
         if self._allowed and not within(call.peer, self._allowed):
             raise NotPermitted
@@ -139,7 +152,7 @@ class AtomPos:
             scheme, _, token = call.headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer":
                 raise NoCredential
-            self._tokens.verify(token.strip(), call.received_at / 1000).allow("ipn")
+            self._tokens.verify(token.strip(), call.received_at / 1000).allow(scope)
         elif config.auth == "header":
             name = config.header_name.lower() if config.header_value else "authorization"
             given = call.headers.get(name)
@@ -182,7 +195,10 @@ class AtomPos:
             operation_id=ipn.requestId,
             external_id=ipn.requestId,
             event_id=_event_id("ipn", ipn.requestId),
-            references=(ipn.requestId,) if self._config.require_known_request else (ipn.requestId, ipn.orderId),
+            details=msgspec.json.encode({"ipn": ipn.model_dump()}).decode(),
+            references=(ipn.requestId,)
+            if self._config.require_known_request
+            else (ipn.requestId, ipn.orderId),
         )
 
     def _notified(self, old: Notification) -> Heard:
@@ -199,6 +215,48 @@ class AtomPos:
             event_id=_event_id("old", old.request_id, old.transaction_id),
         )
         return Heard(tell, old)
+
+    def differences(self, order: Order, tell: Tell) -> Mapping[str, Any]:
+        """What an IPN says otherwise than the request that it answers; a card number is in neither."""
+        told = msgspec.json.decode(tell.details or "{}").get("ipn", {})
+        meta = order.metadata
+        asked = {
+            "requestId": str(meta.get("requestId") or order.operation_id),
+            "orderId": str(meta.get("orderId") or order.order_id),
+            "amount": str(order.amount.minor),
+            "tip": str(meta["tip"]) if "tip" in meta else None,
+        }
+        return {
+            name: {"asked": wish, "told": told[name]}
+            for name, wish in asked.items()
+            if wish is not None and name in told and told[name].removesuffix(".00").removesuffix(".0") != wish
+        }
+
+    def scrubbed(self, call: Inbound) -> Inbound:
+        """No password of a login, no whole card number."""
+        login = call.path.rstrip("/").endswith(AUTHORIZE)
+        return replace(call, body=b"" if login else cards.scrubbed(call.body))
+
+    def handed(self, body: bytes) -> Ipn:
+        """What `process_ipn` is given: the eight fields, their text as sent."""
+        return contract.read_ipn(body)
+
+    # --- serving --------------------------------------------------------------------------------------------
+
+    def wanted(self, call: Inbound, trusted: bool) -> Wanted:
+        """`POST /payment-terminal`, in the order of checks of an IPN. Raises a `Refusal`."""
+        if call.method != "POST":
+            raise WrongMethod
+        if not trusted:
+            if self._config.auth == "path":
+                raise NoCredential  # that address is guessable; a merchant has tokens of its own
+            self._authenticate(call, "payment")
+        return terminal.wanted(contract.read_object(call.body))
+
+    def served(self, call: Inbound, outcome: Served | TillgateError) -> Reply:
+        """Two texts of JSON: 200 the terminal has it, 202 it is being told, 07 not so or not known."""
+        code, status = terminal.code(outcome)
+        return self._coded(code, status)
 
     # --- answering ------------------------------------------------------------------------------------------
 
@@ -221,6 +279,9 @@ class AtomPos:
         code, status = contract.worded(refusal)
         if self._config.ack_permanent_errors and code in ("03", "04"):
             status = 200
+        return self._coded(code, status)
+
+    def _coded(self, code: str, status: int) -> Reply:
         headers = {}
         if status == 401:
             headers["www-authenticate"] = "Bearer"

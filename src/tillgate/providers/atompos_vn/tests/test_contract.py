@@ -202,7 +202,7 @@ def test_an_ipn_is_paid_with_its_tip_apart(pos: AtomPos) -> None:
         Paid(10_000, "VND", tip_minor=500, paid_with="qr", external_id="00017-058-0001"),
     )
     assert heard.message.operation_id == heard.message.external_id == "00017-058-0001"
-    assert heard.message.reference == "1234:5263763487"
+    assert heard.message.references == ("00017-058-0001", "1234:5263763487")
     again = pos.hear(post(ipn())).message
     other = pos.hear(post(ipn(requestId="2"))).message
     assert again == heard.message
@@ -213,7 +213,7 @@ def test_an_ipn_is_paid_with_its_tip_apart(pos: AtomPos) -> None:
 def test_only_a_known_request_counts_where_that_is_asked_for() -> None:
     message = AtomPos(config(**OPEN, require_known_request=True)).hear(post(ipn())).message
     assert isinstance(message, Tell)
-    assert message.reference is None
+    assert message.references == ("00017-058-0001",)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tillgate.domain.dialogue import Tell
-from tillgate.domain.errors import Declined, Unreachable, Unsure
+from tillgate.domain.errors import Declined, Unsure
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Paid
 from tillgate.providers.atompos_vn import AtomPos
@@ -111,7 +111,7 @@ async def test_a_payment_after_a_lost_answer_is_told_all_the_same(world: World) 
 
 async def test_a_terminal_that_is_off_was_certainly_not_told(world: World) -> None:
     off = AtomPos(config(pos_url="http://127.0.0.1:1"))
-    with pytest.raises(Unreachable) as raised:
+    with pytest.raises(Declined) as raised:
         await off.start(world.order(), world.send)
     assert "123456" not in f"{raised.value!r} {raised.value.__cause__!r}"
 
