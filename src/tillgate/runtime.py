@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
@@ -28,6 +28,9 @@ from tillgate.store.reads_pages import Pages
 from tillgate.store.sealing import Sealer, derive
 from tillgate.store.vault import StoredVault
 from tillgate.worker import Worker
+
+if TYPE_CHECKING:
+    from tillgate.tracing import Tracing
 
 log = structlog.get_logger("tillgate.runtime")
 DRAIN_S: Final = 20
@@ -61,6 +64,7 @@ class Runtime:
         self._stack = AsyncExitStack()
         self._worker_task: asyncio.Task[None] | None = None
         self.closing = False
+        self.tracing: Tracing | None = None
 
     database: Database
     journal: Journal
@@ -84,7 +88,13 @@ class Runtime:
         self.database = open_database(settings.database_url)
         await self.database.open()
         self._stack.push_async_callback(self.database.close)
-        self.journal = Journal(self.database)
+        if settings.tracing:
+            from tillgate import tracing  # it brings OpenTelemetry, which nobody else needs
+
+            self.tracing = tracing.start()
+            self._stack.push_async_callback(self.tracing.close)
+        traced = self.tracing
+        self.journal = traced.journal(self.database) if traced else Journal(self.database)
         await self.journal.start()
         self._stack.push_async_callback(self.journal.stop)
         self.pages = Pages(self.database)
@@ -96,13 +106,17 @@ class Runtime:
             self.journal,
             self.directory,
             self.providers,
-            to_providers.send,
+            traced.sending(to_providers.send) if traced else to_providers.send,
             now_ms,
             settings.url,
         )
         self.hub = Hub(self.kit)
         self._simulate()
-        self.worker = Worker(self.hub, to_merchants.send, disable_after_s=settings.endpoint_disable_after_s)
+        patience_s = settings.endpoint_disable_after_s
+        if traced:
+            self.worker = traced.worker(self.hub, self.database, to_merchants.send, patience_s)
+        else:
+            self.worker = Worker(self.hub, to_merchants.send, disable_after_s=patience_s)
         await self._bootstrap()
         if self._wants_worker:
             self.kit.kick = self.worker.kick
@@ -129,7 +143,8 @@ class Runtime:
         for name, provider in self.providers.items():
             if provider.simulator is not None:
                 vault = StoredVault(self.database, self.journal, name)
-                self.kit.simulate(name, provider.simulator(vault, self.kit.out))
+                played = provider.simulator(vault, self.kit.out)
+                self.kit.simulate(name, self.tracing.sending(played) if self.tracing else played)
 
     async def _from_simulator(self, call: HttpCall) -> HttpReply:
         """A simulator's notice comes in by the same door as a provider's."""

@@ -55,6 +55,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests a minute for each merchant (or address, before login); 0 is no limit.",
     )
+    page_rate_limit: int = Field(
+        1200,
+        ge=0,
+        description="Requests a minute for each address to the pages that payers see, and a tenth of it for "
+        "payments opened by links; 0 is no limit. Behind a proxy on another machine set "
+        "`FORWARDED_ALLOW_IPS`, or all payers are one address.",
+    )
     callback_allow: str = Field("", description="`host:port,…` inside addresses that callbacks may go to.")
     legacy_error_code_200: bool = Field(
         False,
@@ -76,6 +83,10 @@ class Settings(BaseSettings):
     metrics_token: SecretStr = Field(
         SecretStr(""),
         description="Serve `/metrics` on the public port, too, to who sends this as a bearer token.",
+    )
+    tracing: bool = Field(
+        False,
+        description="Export [OpenTelemetry traces](operations.md#traces) over OTLP; needs the extra `otel`.",
     )
     worker: bool = Field(
         True, description="Run due work inside `tillgate up`; off where `tillgate worker` runs."

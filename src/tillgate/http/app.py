@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
@@ -30,12 +30,15 @@ from tillgate.store import schema
 
 log = structlog.get_logger("tillgate.http")
 
+_UNTRACED: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+
 
 class Application(FastAPI):
     """FastAPI, with a front door: an operation without a parameter in its path is found by one look-up and
     passes none of the shell's layers. It answers every error itself, so it needs none of them."""
 
-    front: dict[tuple[str, str], Bound]
+    front: dict[tuple[str, str], ASGIApp]
+    routed: dict[str, str]  # a spelling of an operation's path → the template it is counted under
     figures: dict[tuple[str, str], RouteFigures]  # of what no operation answered and counted itself
     bounds: list[Bound]
     templates: dict[Any, str]  # endpoint → the path of its route
@@ -92,7 +95,7 @@ def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True)
         # Ours are in `metrics` and `tracing`; its own would tell what exceptions say.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.front, app.figures, app.bounds, app.templates = {}, {}, [], {}
+    app.front, app.routed, app.figures, app.bounds, app.templates = {}, {}, {}, [], {}
     app.router.redirect_slashes = False
     app.state.runtime = runtime
     answer = _answering(merchant.DocumentDialect(legacy_error_code_200=settings.legacy_error_code_200))
@@ -132,6 +135,7 @@ def mount(app: Application, runtime: Runtime, scrape: Scrape) -> None:
     app.bounds = [one.bind(web) for one in operations]
     for path, found in _by_path(app.bounds).items():
         routes.append(Route(path, _Methods(found)))
+        app.routed[path] = next(iter(found.values())).figures.route
         if "{" not in path:
             app.front |= {(method, path): bound for method, bound in found.items()}
     routes += inbound.routes(runtime)
@@ -144,6 +148,18 @@ def mount(app: Application, runtime: Runtime, scrape: Scrape) -> None:
     for one in routes:
         if isinstance(one, Route):
             app.templates.setdefault(one.endpoint, one.path)
+    if runtime.tracing is not None:
+        _trace(app, runtime.tracing.served)
+
+
+def _trace(app: Application, traced: Callable[[ASGIApp, str], ASGIApp]) -> None:
+    """Put what takes or shows money under spans; health and figures are asked too often for that."""
+    app.front = {
+        (method, path): traced(served, app.routed[path]) for (method, path), served in app.front.items()
+    }
+    for one in app.router.routes:
+        if isinstance(one, Route) and one.path not in _UNTRACED and not one.path.startswith("/docs"):
+            one.app = traced(one.app, app.routed.get(one.path, one.path))
 
 
 def _by_path(bounds: list[Bound]) -> dict[str, dict[str, Bound]]:

@@ -406,6 +406,15 @@ findings = table(
     Index(None, "merchant_id", "id"),
 )
 
+traces = small(
+    # Written by processes that trace: what a delivery or due work goes on with. Nothing else reads it.
+    "traces",
+    fixed("subject", Text, primary_key=True),
+    fixed("about", Text, primary_key=True),  # an event's type, or due: and a kind of work
+    fixed("context", Text),  # a traceparent
+    fixed("kept_at", BigInteger, index=True),
+)
+
 simulated = small(
     # What the simulators remember, so that several processes play with the same pretended bank.
     "simulated",
