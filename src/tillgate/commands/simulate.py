@@ -1,7 +1,8 @@
-"""`tillgate simulate payme|click`: play the provider against any endpoint, ours or yours, with real bytes.
+"""`tillgate simulate payme|click|xendit|midtrans`: play the provider, with real bytes, for ours or your code.
 
-With `--link` or `--order` it pays and ends; without, it serves the pages on which a person plays the payer
-(and the provider's own API) until it is stopped.
+Payme and Click call: with `--link` or `--order` they pay and end; without, they serve the pages on which a
+person plays the payer (and the provider's own API) until they are stopped. Xendit and Midtrans are called:
+they serve their API and such pages.
 """
 
 from __future__ import annotations
@@ -126,6 +127,118 @@ async def payme(
         if statement:
             rows.append(await _payme_statement(simulator))
     _report(rows, as_json)
+
+
+Armed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault", help="CALL=FAULT plays at the next such call; repeatable; `list` shows the menu."
+    ),
+]
+Webhook = Annotated[
+    str, typer.Option("--webhook-url", help="Where it reports: a hub's /in/{account}, or your own endpoint.")
+]
+
+
+@app.command()
+@command
+async def xendit(
+    webhook_url: Webhook = "",
+    key: Key = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            envvar="TILLGATE_SIMULATE_TOKEN",
+            help="The webhook verification token (x-callback-token).",
+        ),
+    ] = "",
+    fault: Armed = None,
+    refund_s: Annotated[float, typer.Option(help="How long a refund takes.", min=0.0, max=86_400.0)] = 1.0,
+    host: Host = "127.0.0.1",
+    port: Port = 8093,
+    as_json: Json = False,
+) -> None:
+    """Xendit: Payments API v3, refunds, webhooks, and a wallet to scan and pay with."""
+    from tillgate.providers.xendit.simulator import API_FAULTS, XenditSimulator, create_app
+
+    _menu(["list"] if fault and "list" in fault else None, API_FAULTS, as_json)
+    if not key or not token:
+        _wrong("--key and --token (or TILLGATE_SIMULATE_KEY and _TOKEN) are needed")
+    async with XenditSimulator(
+        secret_key=key, callback_token=token, webhook_url=_webhook(webhook_url), refund_s=refund_s
+    ) as simulator:
+        for call, name in _armed(fault, API_FAULTS):
+            simulator.fail(call, name)
+        where = {"API": "/v3/payment_requests", "Wallet": "/"}
+        await _serve_called(create_app(simulator), simulator, host, port, where)
+
+
+@app.command()
+@command
+async def midtrans(
+    webhook_url: Webhook = "",
+    key: Key = "",
+    fault: Armed = None,
+    refund_s: Annotated[float, typer.Option(help="How long a refund takes.", min=0.0, max=86_400.0)] = 1.0,
+    host: Host = "127.0.0.1",
+    port: Port = 8094,
+    as_json: Json = False,
+) -> None:
+    """Midtrans: the Core API, notifications, and a wallet to scan and pay with."""
+    from tillgate.providers.midtrans.simulator import API_FAULTS, MidtransSimulator, create_app
+
+    _menu(["list"] if fault and "list" in fault else None, API_FAULTS, as_json)
+    if not key:
+        _wrong("--key (or TILLGATE_SIMULATE_KEY) is needed")
+    async with MidtransSimulator(
+        server_key=key, webhook_url=_webhook(webhook_url), refund_s=refund_s
+    ) as simulator:
+        for call, name in _armed(fault, API_FAULTS):
+            simulator.fail(call, name)
+        where = {"API": "/v2/charge", "Wallet": "/"}
+        await _serve_called(create_app(simulator), simulator, host, port, where)
+
+
+def _webhook(url: str) -> str:
+    if url and not url.startswith(("http://", "https://")):
+        _wrong("--webhook-url is the URL of an endpoint")
+    return url
+
+
+def _armed(fault: list[str] | None, menu: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    for text in fault or ():
+        call, _, name = text.partition("=")
+        if not call or name not in menu:
+            _wrong(f"--fault {text[:60]!r} is not CALL=FAULT; faults are {', '.join(menu)}")
+        yield call, name
+
+
+async def _serve_called(
+    application: Any, simulator: Any, host: str, port: int, where: Mapping[str, str]
+) -> None:
+    """Serve a provider that is called, until interrupted; says where once the port is bound."""
+    import asyncio
+    import signal
+
+    from aiohttp import web
+
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    ended = asyncio.Event()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            fail(f"cannot listen on {host}:{port}: {error.strerror}")
+        simulator.base_url = f"http://{host}:{runner.addresses[0][1]}"
+        for title, path in where.items():
+            typer.echo(f"{title:14}{simulator.base_url}{path}")
+        for one in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(one, ended.set)
+        await ended.wait()
+    finally:
+        await runner.cleanup()
 
 
 # --- one payment as a row -----------------------------------------------------------------------------------
