@@ -154,7 +154,8 @@ class Tells:
         assert payment is not None
         known, order = _details(attempt), self.kit.order(payment, attempt, self.account)
         said = msgspec.json.decode(self.tell.details or "{}")
-        details = {**known, **(connector.kept(order, said) if isinstance(connector, Keeps) else said)}
+        kept = connector.kept(order, said) if isinstance(connector, Keeps) else said
+        details = {**known, **{k: v for k, v in kept.items() if v is not None or k not in known}}
         if isinstance(connector, Compares):
             if found := dict(connector.differences(order, self.tell)):
                 details["differences"] = found

@@ -26,4 +26,5 @@ PROVIDER = Provider(
     },
     secrets=SECRETS,
     paths={"/response": "return and callback of AtomPay"},
+    serves={"/atompay": "gives a payer's page the token that opens the checkout; bearer or cookie, order_id"},
 )

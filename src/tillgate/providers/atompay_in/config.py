@@ -13,6 +13,8 @@ from tillgate.domain.errors import Misconfigured
 from tillgate.providers.atompay_in.codes import MODES
 from tillgate.providers.atompay_in.envelope import Key
 
+MIN_JWT_BYTES: Final = 32
+"""As long as the hash of HS256 (RFC 7518, 3.2)."""
 Requery: TypeAlias = Literal["v1", "v2", "otsv2"]
 
 PUBLISHED_KEYS: Final = frozenset(
@@ -41,6 +43,7 @@ SECRETS: Final = frozenset(
         "previous_res_dec_key",
         "previous_res_salt",
         "previous_resp_hash_key",
+        "jwt_secret",
     }
 )
 
@@ -75,6 +78,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     mobile: str = ""
     client_code: str = "1234"
     timeout_s: float = 20.0
+    jwt_secret: str = ""  # of the tokens that the merchant's site gives its users, for /atompay
+    jwt_claim: str = "id"  # which of their claims names the user; else `sub`
+    jwt_audience: str = ""
     return_url: str = ""  # where the payer's browser posts the result; default: the account's inbound address
     base_url: str = ""
     auth_url: str = ""
@@ -150,6 +156,8 @@ def checked(config: Config) -> Config:
         raise Misconfigured("AtomPay account: req_hash_key and resp_hash_key are the same")
     if "otsv2" in (config.api, config.requery) and not config.api_secret:
         raise Misconfigured("AtomPay account: otsv2 needs api_secret")
+    if config.jwt_secret and len(config.jwt_secret.encode()) < MIN_JWT_BYTES:
+        raise Misconfigured(f"AtomPay account: jwt_secret has less than {MIN_JWT_BYTES} bytes")
     if config.mode and config.mode not in MODES:
         raise Misconfigured(f"AtomPay account: mode is one of {' '.join(MODES)}")
     if config.env == "production":

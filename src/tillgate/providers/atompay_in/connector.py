@@ -17,6 +17,7 @@ from tillgate.domain.dialogue import Hint, Noise, Record, Tell
 from tillgate.domain.errors import (
     Declined,
     Refusal,
+    TillgateError,
     Unauthenticated,
     UnknownMethod,
     Unreadable,
@@ -25,6 +26,7 @@ from tillgate.domain.errors import (
 from tillgate.domain.money import Money
 from tillgate.domain.payment import (
     Accepted,
+    Attempt,
     Closed,
     Fact,
     Paid,
@@ -35,7 +37,7 @@ from tillgate.domain.payment import (
     RefundSucceeded,
     Reversed,
 )
-from tillgate.providers.atompay_in import checkout, codes, envelope, messages, signing, wire
+from tillgate.providers.atompay_in import checkout, codes, envelope, front, messages, schedule, signing, wire
 from tillgate.providers.atompay_in.codes import Outcome, explain, outcome
 from tillgate.providers.atompay_in.config import (
     Config,
@@ -56,8 +58,10 @@ from tillgate.spi import (
     RefundRules,
     Reply,
     Send,
+    Served,
     Show,
     Started,
+    Wanted,
 )
 
 MAX_BODY: Final = envelope.MAX_HEX + 4_096
@@ -159,7 +163,12 @@ class AtomPay:
         if meaning is Outcome.PAID and report.sub_channel == codes.CHALLAN:
             return hint  # a challan is "successful" when it is printed, long before it is paid
         facts = _facts([report])
-        return Tell(facts, operation_id=report.merch_txn_id, event_id=_event_id(report))
+        return Tell(
+            facts,
+            operation_id=report.merch_txn_id,
+            event_id=_event_id(report),
+            details=messages.details([report]),
+        )
 
     def answer(self, call: Inbound, heard: Heard | None, outcome: Record | Refusal | None) -> Reply:
         """303 to the merchant's page for a browser, 200 "OK" for the gateway, else a line of text."""
@@ -191,7 +200,29 @@ class AtomPay:
             production=self._config.env == "production",
         )
 
+    # --- serving --------------------------------------------------------------------------------------------
+
+    def wanted(self, call: Inbound, trusted: bool) -> Wanted:
+        """`POST /atompay`. Raises a `Refusal`."""
+        return front.wanted(call, trusted, self._config)
+
+    def served(self, call: Inbound, outcome: Served | TillgateError) -> Reply:
+        return front.served(outcome)
+
+    def kept(self, order: Order, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The Payment record of the AtomPay document: who and what from the stored order, which is signed by
+        its own merchant; the two ids and the state from the gateway."""
+        return {**messages.ordered(order, self._config), **said}
+
     # --- looking --------------------------------------------------------------------------------------------
+
+    def next_look(self, attempt: Attempt, now: int) -> int | None:
+        """3, 10, 30 min, 2 h, 12 h, T+1, T+2 while it is not paid; T+1 and T+2 once it is."""
+        if attempt.paid_minor:
+            gone = attempt.reversed_minor >= attempt.paid_minor
+            since = attempt.paid_at or attempt.created_at
+            return None if gone else schedule.next_look(since, now, paid=True)
+        return schedule.next_look(attempt.created_at, now)
 
     async def look(self, order: Order, send: Send) -> Tell | None:
         """Requery by transaction, amount and Indian date.
@@ -202,7 +233,8 @@ class AtomPay:
         for day in wire.days(order.created_at, order.expires_at + _LATE_MS):
             found = await self._requery(order, day, send)
             if found:
-                return Tell(_facts(found, order.amount), operation_id=order.operation_id)
+                facts = _facts(found, order.amount)
+                return Tell(facts, operation_id=order.operation_id, details=messages.details(found))
         # No data is no failure: the payer may hold the token and not have begun.
         return Tell((), operation_id=order.operation_id) if order.show else None
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from tillgate.domain.errors import Declined
 from tillgate.domain.money import Money, MoneyError
 from tillgate.providers.atompay_in import signing, wire
-from tillgate.providers.atompay_in.codes import MODES
+from tillgate.providers.atompay_in.codes import MODES, Outcome, outcome
 from tillgate.providers.atompay_in.config import Config
 from tillgate.spi import Order, RefundOrder
 
@@ -259,6 +261,46 @@ def _report(item: Mapping[str, Any]) -> Report:
         at=wire.moment(wire.part(pay, "txnCompleteDate"))
         or wire.moment(wire.part(item, "merchDetails", "merchTxnDate")),
     )
+
+
+_STATES: Final = {
+    Outcome.PAID: "success",
+    Outcome.PENDING: "pending",
+    Outcome.FAILED: "failed",
+    Outcome.REVERSED: "reversed",
+}
+
+
+def details(found: Sequence[Report]) -> str:
+    """JSON of what the gateway says of a payment beside its money, from the transaction that counts most."""
+    ranked = sorted(found, key=lambda one: list(_STATES).index(outcome(one.status))
+                    if outcome(one.status) in _STATES else 9)  # fmt: skip
+    best = ranked[0]
+    said = {
+        "atompay_transaction_id": best.atom_txn_id or None,
+        "bank_transaction_id": best.bank_txn_id or None,
+        "payment_status": _STATES.get(outcome(best.status), "unknown"),
+        "status_code": best.status,
+        "surcharge_minor": best.surcharge_minor,
+        "total_minor": best.total_minor,
+    }
+    return msgspec.json.encode({name: value for name, value in said.items() if value is not None}).decode()
+
+
+def ordered(order: Order, config: Config) -> dict[str, Any]:
+    """The Payment record's attributes that the stored order knows, null where it does not; both ids are the
+    gateway's."""
+    meta = order.metadata
+    return {
+        "anwesha_id": _first(meta, "anwesha_id", "user") or None,
+        "email_id": _first(meta, "email_id", "email", "customer_email") or config.email or None,
+        "name": _first(meta, "name", "customer_name") or None,
+        "event_id": _first(meta, "event_id") or None,
+        "event_type": _first(meta, "event_type", "type") or None,
+        "atompay_transaction_id": order.external_id,
+        "bank_transaction_id": None,
+        "payment_status": "pending",
+    }
 
 
 def signed_parts(report: Report) -> tuple[str, ...] | None:
