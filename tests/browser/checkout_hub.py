@@ -113,6 +113,7 @@ async def open_checkout(
     worker: bool = False,
     merchant: str = "Kopi Senja",
     public_url: str = "",
+    page_rate_limit: int = 0,
 ) -> AsyncIterator[CheckoutHub]:
     """A hub on a free port of 127.0.0.1, with one merchant that has accounts with bank, Payme and sandbox."""
     listening = socket.create_server(("127.0.0.1", 0))
@@ -122,6 +123,7 @@ async def open_checkout(
         port=port,
         public_url=public_url,
         sandbox=sandbox,
+        page_rate_limit=page_rate_limit,
         secret_key="an example of a key that is long enough for a test",
     )
     app = create_app(settings, worker=worker)

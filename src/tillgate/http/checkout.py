@@ -1,4 +1,4 @@
-"""The payer's side of a payment: `/pay/{payment_id}` is a picture to `<img>` and a page to a browser.
+"""The payer's side: `/pay/{payment_id}` and `/l/{code}` are a picture to `<img>` and a page to a browser.
 
 The page works without scripts (it reloads itself) and without any other host, and shows one truth: what the
 server renders. A script only asks whether the state moved, then fetches the page anew and swaps its middle.
@@ -20,14 +20,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tillgate import schemas
-from tillgate.domain.errors import NotFound, TillgateError, Unavailable
+from tillgate.domain.errors import InvalidRequest, NotFound, TillgateError, Unavailable
 from tillgate.domain.payment import Payment
 from tillgate.http import checkout_view as views
 from tillgate.http.assets import Assets
+from tillgate.http.checkout_links import Form, LinkPages
 from tillgate.http.checkout_live import Streams
-from tillgate.http.checkout_page import Page
+from tillgate.http.checkout_page import Failure, Page
+from tillgate.http.limits import Limited, RateLimit
+from tillgate.http.operation import peer
 from tillgate.http.pictures import Kind, Pictures
 from tillgate.http.texts import choose_language
+from tillgate.hub.links import LinkClosed
 from tillgate.qr import QrError
 from tillgate.runtime import Runtime
 from tillgate.spi import Show
@@ -59,11 +63,12 @@ _PICTURE: Final = {
     "access-control-allow-origin": "*",
     "vary": "accept, accept-language, sec-fetch-dest",
 }
+_FAILURES: Final[dict[int, Failure]] = {410: "link_closed", 429: "busy", 503: "unavailable"}
 _TYPES: Final[dict[Kind, str]] = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
-    """`/pay/{payment_id}` with `.png`, `.svg`, `/state`, `/events`; and `/static/{name}`."""
+    """`/pay/{payment_id}` with `.png`, `.svg`, `/state`, `/events`; `/l/{code}`; and `/static/{name}`."""
     checkout = Checkout(runtime)
     paths: dict[str, Handler] = {
         "/pay/{payment_id}.png": checkout.png,
@@ -75,6 +80,13 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     found: list[BaseRoute] = [
         Route(path, checkout.guarded(handler), methods=["GET"]) for path, handler in paths.items()
     ]
+    link_paths: dict[str, Handler] = {
+        "/l/{code}.png": checkout.link_png,
+        "/l/{code}.svg": checkout.link_svg,
+        "/l/{code}": checkout.link,
+    }
+    found += [Route(path, checkout.guarded(one), methods=["GET"]) for path, one in link_paths.items()]
+    found.append(Route("/l/{code}", checkout.guarded(checkout.use_link, opens=True), methods=["POST"]))
     return [*found, checkout.assets.route()]
 
 
@@ -98,15 +110,22 @@ class Checkout:
         self._page = Page(self.assets, self._prefix, sandbox=self._sandbox)
         self._pictures = Pictures()
         self._streams = Streams(lambda: runtime.closing)
+        self._links = LinkPages(runtime, self._prefix, self._url)
+        per_minute = runtime.settings.page_rate_limit
+        self._limit = RateLimit(per_minute)
+        self._opens = RateLimit(-(-per_minute // 10))
 
-    def guarded(self, handler: Handler) -> Handler:
-        """Says in the asker's form what is not there or cannot be read now."""
+    def guarded(self, handler: Handler, *, opens: bool = False) -> Handler:
+        """Says in the asker's form what cannot be shown. `opens`: it may open a payment."""
 
         async def handle(request: Request) -> Response:
             try:
+                self._limit.take(peer(request.scope))
+                if opens:
+                    self._opens.take(peer(request.scope))
                 return await handler(request)
-            except (NotFound, Unavailable) as error:
-                return self._failed(request, error)
+            except (NotFound, Unavailable, Limited, LinkClosed, InvalidRequest) as error:
+                return await self._failed(request, error)
 
         return handle
 
@@ -125,8 +144,40 @@ class Checkout:
         body = self._page.render(
             language=language, chosen=chosen, payment=seen.payment, view=seen.view, now=seen.now,
             merchant=seen.merchant.name, channel=self._channel(seen), picture=picture,
+            back=await self._links.way_back(seen.payment),
         )  # fmt: skip
         return Response(body, headers=_PAGE, media_type="text/html")
+
+    async def link(self, request: Request) -> Response:
+        if wanted(request) == "picture":
+            return await self.link_png(request)
+        return self._asked(request, await self._links.open_form(request), 200)
+
+    async def use_link(self, request: Request) -> Response:
+        return self._asked(request, await self._links.used(request), 422)
+
+    def _asked(self, request: Request, form: Form | Response, status: int) -> Response:
+        if isinstance(form, Response):
+            return form
+        language = _language(request)
+        chosen = request.query_params.get("lang") == language
+        body = self._page.link(language=language, chosen=chosen, form=form)
+        return Response(body, status, _PAGE, "text/html")
+
+    async def link_png(self, request: Request) -> Response:
+        return await self._link_picture(request, "png")
+
+    async def link_svg(self, request: Request) -> Response:
+        return await self._link_picture(request, "svg")
+
+    async def _link_picture(self, request: Request, kind: Kind) -> Response:
+        link, _ = await self._links.found(request)
+        if await self._links.state_open(link):
+            body = await self._pictures.draw(self._links.address(link), kind)
+        else:
+            body = self.assets.body(f"closed.{kind}")
+        name = f'inline; filename="{link.code}.{kind}"'
+        return Response(body, headers={**_PICTURE, "content-disposition": name}, media_type=_TYPES[kind])
 
     async def png(self, request: Request) -> Response:
         return await self._picture(request, "png")
@@ -209,16 +260,23 @@ class Checkout:
         name = f'inline; filename="{seen.payment.id}.{kind}"'
         return Response(body, headers={**_PICTURE, "content-disposition": name}, media_type=_TYPES[kind])
 
-    def _failed(self, request: Request, error: TillgateError) -> Response:
-        headers = {"retry-after": "5"} if error.status == 503 else {}
-        if wanted(request) == "page":
-            body = self._page.failure(_language(request), missing=error.status == 404)
-            return Response(body, error.status, {**_PAGE, **headers}, "text/html")
+    async def _failed(self, request: Request, error: TillgateError) -> Response:
+        headers: dict[str, str] = {}
+        if isinstance(error, Limited):
+            headers["retry-after"] = str(error.wait_s)
+        elif error.status == 503:
+            headers["retry-after"] = "5"
+        status = 410 if isinstance(error, LinkClosed) else error.status
+        if wanted(request) == "page" or request.method == "POST":
+            said: Failure = _FAILURES.get(status, "missing")
+            merchant = "" if said != "link_closed" else (await self._links.found(request))[1].name
+            body = self._page.failure(_language(request), said, merchant=merchant)
+            return Response(body, status, {**_PAGE, **headers}, "text/html")
         out = schemas.ErrorOut(
-            errorCode=str(error.status), errorType=error.code, errorMessage=error.message, status="failed"
+            errorCode=str(status), errorType=error.code, errorMessage=error.message, status="failed"
         )
         content: Any = msgspec.to_builtins(out)
-        return JSONResponse(content, error.status, {**_COMMON, "vary": _PAGE["vary"], **headers})
+        return JSONResponse(content, status, {**_COMMON, "vary": _PAGE["vary"], **headers})
 
 
 def wanted(request: Request) -> Wanted:

@@ -6,17 +6,22 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tillgate.domain.money import EXPONENTS
 from tillgate.domain.payment import Payment
 from tillgate.http.assets import Assets
 from tillgate.http.checkout_view import View, clock
-from tillgate.http.texts import LANGUAGES, Texts, amount_text, time_text
+from tillgate.http.texts import LANGUAGES, WHOLE, Texts, amount_text, time_text
+
+if TYPE_CHECKING:
+    from tillgate.http.checkout_links import Form
 
 RELOAD_S: Final = 10  # where there are no scripts
 SANDBOX_ACTIONS: Final = ("pay", "fail", "expire")
+Failure: TypeAlias = Literal["missing", "unavailable", "busy", "link_closed"]
 RECEIPT: Final = frozenset({"paid", "partially_refunded", "refunded", "reversed", "review"})
 
 
@@ -36,6 +41,7 @@ class Page:
         environment.globals |= {"asset": assets.url, "languages": LANGUAGES, "sandbox": sandbox}
         self._payment = environment.get_template("payment.html")
         self._failure = environment.get_template("failure.html")
+        self._link = environment.get_template("link.html")
 
     def render(
         self,
@@ -48,8 +54,10 @@ class Page:
         merchant: str,
         channel: str,
         picture: bytes | None,
+        back: str | None = None,
     ) -> str:
-        """The page of a payment. `chosen`: the language came with the address and stays in it."""
+        """The page of a payment. `chosen`: the language came with the address and stays in it. `back`: where
+        its payer may try another way."""
         amount = partial(amount_text, currency=payment.currency, language=language)
         time = partial(time_text, currency=payment.currency, language=language, now=now)
         values = {
@@ -72,6 +80,7 @@ class Page:
             payment=payment,
             address=f"{self._prefix}/pay/{payment.id}",
             query=f"?lang={language}" if chosen else "",
+            back=back and f"{back}?again=1{f'&lang={language}' if chosen else ''}",
             actions=[f"{self._prefix}/sandbox/pay/{payment.id}/{one}" for one in SANDBOX_ACTIONS],
             reload_s=RELOAD_S if view.live else None,
             picture_version=_version(picture) if picture else None,
@@ -85,17 +94,42 @@ class Page:
             **values,
         )
 
-    def failure(self, language: str, *, missing: bool) -> str:
-        """Where there is no payment to show: an unknown address, or a store that is away."""
-        t: Callable[..., str] = partial(self._texts.say, language)
-        name = "missing" if missing else "unavailable"
+    def link(self, *, language: str, chosen: bool, form: Form) -> str:
+        """The page of a payment link."""
+        currency = form.link.currency
+        amount = partial(amount_text, currency=currency, language=language)
+        t: Callable[..., str] = partial(
+            self._texts.say, language, currency=currency, low=amount(form.low), high=amount(form.high),
+            merchant=form.merchant.name, **form.more,
+        )  # fmt: skip
+        fixed = form.link.amount_minor
+        return self._link.render(
+            t=t,
+            language=language,
+            title=form.link.title,
+            merchant=form.merchant.name,
+            amount=None if fixed is None else amount(fixed),
+            decimals=EXPONENTS[currency] > 0 and currency not in WHOLE,
+            channels=form.channels,
+            chosen=form.chosen,
+            entered=form.entered,
+            use=form.use,
+            wrong=form.wrong,
+            wrong_field=form.wrong_field,
+            address=f"{self._prefix}/l/{form.link.code}",
+            query=f"?lang={language}" if chosen else "",
+        )
+
+    def failure(self, language: str, name: Failure, *, merchant: str = "") -> str:
+        """Where there is nothing to show: an unknown address, a store that is away, a closed link."""
+        t: Callable[..., str] = partial(self._texts.say, language, merchant=merchant)
         return self._failure.render(
             t=t,
             language=language,
             title=t(f"{name}_title"),
             text=t(f"{name}_text"),
-            tone="bad" if missing else "wait",
-            reload_s=None if missing else RELOAD_S,
+            tone="wait" if name in ("unavailable", "busy") else "bad",
+            reload_s=RELOAD_S if name == "unavailable" else None,
             address="",
         )
 

@@ -29,8 +29,13 @@ def _is(description: str, *media: str, schema: Any = None) -> dict[str, Any]:
 _FAILED: Final = {
     # A page to a browser, JSON to a program, words to whoever wanted a picture.
     status: _is(said, "text/html", "application/json", "text/plain", schema={})
-    for status, said in (("404", "There is no such payment."), ("503", "Try again later."))
+    for status, said in (
+        ("404", "There is no such payment."),
+        ("429", "Too many requests."),
+        ("503", "Try again later."),
+    )
 }
+_CODE: Final = {"name": "code", "in": "path", "required": True, "schema": _TEXT}
 _HEALTHY: Final = _is("Yes.", "application/json", schema=_HEALTH)
 
 
@@ -79,6 +84,57 @@ def paths(*, sandbox: bool, metrics: bool) -> dict[str, Any]:
             "Checkout",
             {"200": _is("Events until the payment ends.", "text/event-stream"), **_FAILED},
             _PAYMENT,
+        ),
+        "/l/{code}": {
+            **_get(
+                "link",
+                "A payment link: a page to a browser, a PNG to `<img>`",
+                "Checkout",
+                {
+                    "200": _is("The page.", "text/html", "image/png", schema={}),
+                    "303": {"description": "To the payment that it is about."},
+                    "410": _is("It takes no more payments.", "text/html", "application/json", schema={}),
+                    **_FAILED,
+                },
+                _CODE,
+            ),
+            "post": {
+                "operationId": "use_link",
+                "summary": "What the payer chose: opens a payment and leads to its page",
+                "tags": ["Checkout"],
+                "parameters": [_CODE],
+                "requestBody": {
+                    "content": {
+                        "application/x-www-form-urlencoded": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"amount": _TEXT, "channel": _TEXT, "use": _TEXT},
+                            }
+                        }
+                    }
+                },
+                "responses": {
+                    "303": {"description": "To the payment's page."},
+                    "400": _is("That is no such form.", "text/html", schema={}),
+                    "410": _is("It takes no more payments.", "text/html", schema={}),
+                    "422": _is("The page again, with what is wrong.", "text/html", schema={}),
+                    **_FAILED,
+                },
+            },
+        },
+        "/l/{code}.png": _get(
+            "link_png",
+            "The QR code of a payment link as PNG",
+            "Checkout",
+            {"200": _is("The picture.", "image/png", schema={}), **_FAILED},
+            _CODE,
+        ),
+        "/l/{code}.svg": _get(
+            "link_svg",
+            "The QR code of a payment link as SVG",
+            "Checkout",
+            {"200": _is("The picture.", "image/svg+xml"), **_FAILED},
+            _CODE,
         ),
         "/in/{account_id}": {
             "post": {

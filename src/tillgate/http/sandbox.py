@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from tillgate import schemas
 from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound, TillgateError, Unreachable, Unsure
 from tillgate.domain.payment import Attempt, Payment
+from tillgate.http.checkout_links import language_query
 from tillgate.http.merchant import owned
 from tillgate.http.operation import Answer, Call, Dialect, Operation
 from tillgate.runtime import Runtime
@@ -121,6 +123,7 @@ def operations(dialect: Dialect) -> list[Operation]:
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
     """The buttons on the checkout page: whoever holds the page may play its payer."""
+    prefix = urlsplit(runtime.settings.url).path.rstrip("/")
 
     async def pressed(request: Request) -> Response:
         payment_id, action = request.path_params["payment_id"], request.path_params["action"]
@@ -132,6 +135,6 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         except TillgateError as error:
             if error.status >= 500:
                 return PlainTextResponse(str(error), error.status)
-        return RedirectResponse(f"/pay/{payment_id}", 303)
+        return RedirectResponse(f"{prefix}/pay/{payment_id}{language_query(request)}", 303)
 
     return [Route("/sandbox/pay/{payment_id}/{action}", pressed, methods=["POST"])]

@@ -38,7 +38,7 @@ _PREFERENCE: Final = re.compile(
 
 _SYMBOLS: Final = {"IDR": "Rp", "INR": "₹", "MYR": "RM", "USD": "$", "VND": "₫", "UZS": "UZS"}
 _LOCAL_SYMBOLS: Final = {("UZS", "uz"): "soʻm", ("UZS", "ru"): "сум"}
-_WHOLE: Final = frozenset({"IDR", "UZS"})
+WHOLE: Final = frozenset({"IDR", "UZS"})
 """Currencies with decimals in ISO 4217 that nobody writes: shown only where there is a fraction."""
 
 _OFFSET_MINUTES: Final = {"IDR": 420, "INR": 330, "MYR": 480, "UZS": 300, "VND": 420}
@@ -77,7 +77,7 @@ def choose_language(wanted: str | None, accept_language: str | None) -> str:
 def amount_text(amount_minor: int, currency: str, language: str) -> str:
     """An exact amount as people write it: `Rp 150.000` in Indonesian, `₹12,34,567.50` in Hindi."""
     pattern = _pattern(currency, language)
-    whole = currency in _WHOLE and amount_minor % UNITS[currency] == 0
+    whole = currency in WHOLE and amount_minor % UNITS[currency] == 0
     decimals = 0 if whole else EXPONENTS[currency]
     pattern = pattern.replace(".00", "." + "0" * decimals if decimals else "")
     value = Decimal(amount_minor).scaleb(-EXPONENTS[currency])
