@@ -17,16 +17,20 @@ def demo(
     leave: Annotated[
         bool, typer.Option("--exit", help="End after the show; 0 only if all came out right.")
     ] = False,
+    providers: Annotated[
+        bool, typer.Option("--providers", help="Only what goes through simulated providers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start the hub with pretended wallets, take payments, show what happened and where to look."""
     import asyncio
 
-    from tillgate.demo import run
+    from tillgate.demo import PARTS, run
     from tillgate.domain.errors import TillgateError
 
+    parts = [name for name in PARTS if not (providers and name == "sandbox")]
     try:
-        right = asyncio.run(run(host, port, leave=leave, as_json=as_json))
+        right = asyncio.run(run(host, port, leave=leave, as_json=as_json, parts=parts))
     except KeyboardInterrupt:
         return
     except TillgateError as error:
