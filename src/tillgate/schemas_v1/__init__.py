@@ -111,6 +111,7 @@ class AttemptV1(msgspec.Struct):
     paid_at: Time | None
     closed_at: Time | None
     terminal: TerminalReceipt | None = None
+    details: dict[str, Any] = {}  # what its provider says of it beside the money
 
 
 class RefundV1(msgspec.Struct):
@@ -228,6 +229,7 @@ def attempt(one: Attempt) -> AttemptV1:
         paid_at=rfc3339(one.paid_at),
         closed_at=rfc3339(one.closed_at),
         terminal=_receipt(one.details),
+        details=_metadata(one.details),
     )
 
 
