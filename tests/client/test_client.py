@@ -302,7 +302,8 @@ async def test_addresses_ids_and_times_go_out_whole(crooked: Crooked) -> None:
 
 VERBS = ("get", "post", "patch", "delete")
 RESOURCES = (
-    "token", "settings", "payments", "refunds", "standing-orders", "events", "webhook-endpoints", "deliveries",
+    "token", "settings", "payments", "refunds", "standing-orders", "events", "webhook-endpoints",
+    "deliveries",
     "providers", "channels", "accounts", "ledger", "exports", "inbound",
 )  # fmt: skip
 

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Merchants' accounts with providers.", no_args_is_help=True)
 
+MAX_VALUE = 64 * 1024
+
 MerchantName = Annotated[str, typer.Option("--merchant", help="Name or id of the merchant.")]
 AccountName = Annotated[str, typer.Argument(help="Name or id of the account.")]
 Given = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME=VALUE]...",
-        help="The provider's settings; NAME=@FILE takes a file's text, NAME=- a line from standard input.",
+        help="The provider's settings; NAME=@FILE takes a file's text, NAME=- a line from standard input, "
+        "NAME=@@x the text @x.",
     ),
 ]
 
@@ -161,21 +164,34 @@ async def _sole_default(runtime: Runtime, provider: str) -> None:
 
 
 def _given(pairs: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
+    found: dict[str, str] = {}
+    for number, pair in enumerate(pairs, 1):
         name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InvalidRequest(f"expected NAME=VALUE, not {pair[:20]!r}")
-        if value.startswith("@"):
-            try:
-                with open(value[1:], encoding="utf-8") as file:
-                    value = file.read().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise InvalidRequest(f"{name}: the file cannot be read: {error}") from None
+        if not equals or not name:  # perhaps a secret without its name: it is not repeated
+            raise InvalidRequest(f"setting {number} is not NAME=VALUE")
+        if name in found:
+            raise InvalidRequest(f"{name[:40]} is given twice")
+        if value.startswith("@@"):
+            value = value[1:]
+        elif value.startswith("@"):
+            value = _text_of(name, value[1:])
         elif value == "-":
-            value = sys.stdin.readline().strip()
+            value = sys.stdin.readline(MAX_VALUE).strip()
         found[name] = value
     return found
+
+
+def _text_of(name: str, path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_VALUE + 1)
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{name}: the file {path} is not text") from None
+    except OSError as error:
+        raise InvalidRequest(f"{name}: the file {path} cannot be read: {error.strerror}") from None
+    if len(text) > MAX_VALUE:
+        raise InvalidRequest(f"{name}: the file {path} is too large")
+    return text.strip()
 
 
 def _typed(runtime: Runtime, provider: str, given: dict[str, str]) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="What `tillgate backup` made; its manifest stands beside it.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a database that is there. No hub may run on it.")
+        bool,
+        typer.Option(
+            "--force", help="Replace a database that is there, and keep it beside. No hub may run on it."
+        ),
     ] = False,
     database: Database = None,
     as_json: Json = False,
@@ -53,16 +56,22 @@ def restore(
 
     try:
         url = load(overrides(database_url=database)).database_url
-        manifest = store.restore(url, file, force=force, wanted=schema.head())
+        manifest, kept = store.restore(url, file, force=force, known=schema.known)
     except TillgateError as error:
         fail(str(error))
         return
+    old = manifest.revision != schema.head()
     if as_json:
         import msgspec
 
-        emit_json({"restored": str(store.path_of(url)), **msgspec.to_builtins(manifest)})
+        done = {"restored": str(store.path_of(url)), "kept": str(kept) if kept else None}
+        emit_json({**done, "migrate": old, **msgspec.to_builtins(manifest)})
         return
     typer.echo(f"Restored what was there at {manifest.made_at}: {manifest.rows['payments']} payments")
+    if kept:
+        typer.echo(f"What it replaced is kept as {kept}")
+    if old:
+        typer.echo("Its tables are an earlier version's; before the hub starts, run: tillgate migrate")
 
 
 def completion(

@@ -83,6 +83,8 @@ async def resend(
     """Put a delivery, or all that an endpoint missed, on its way again; a worker sends it."""
     if (delivery is None) == (endpoint is None):
         raise InvalidRequest("give the id of a delivery, or --endpoint")
+    if endpoint is None and (everything or since is not None):
+        raise InvalidRequest("--everything and --since go with --endpoint")
     async with context.hub(database, sandbox) as runtime:
         merchants = await runtime.directory.merchants()
         if delivery is not None:

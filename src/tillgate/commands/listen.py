@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 20.0
+PATIENCE_S = 3.0
+MOST = 10_000
 
 
 @command
@@ -40,7 +43,9 @@ async def listen(
     secret: Annotated[
         str, typer.Option(envvar="TILLGATE_WEBHOOK_SECRET", help="Sign with this whsec_…; default a new one.")
     ] = "",
-    since: Annotated[int | None, typer.Option(help="Begin behind this event number; default now.")] = None,
+    since: Annotated[
+        int | None, typer.Option(help="Begin behind this event number; default now.", min=0)
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="End after what is there now.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +57,8 @@ async def listen(
 
     if urlsplit(forward_to).scheme not in ("http", "https"):
         raise InvalidRequest("--forward-to is an http(s) URL")
+    if not urlsplit(url).hostname or urlsplit(url).scheme not in ("http", "https"):
+        raise InvalidRequest("--url is the hub's address, such as https://till.example")
     if not api_key or not api_secret:
         raise InvalidRequest("give --api-key and --api-secret, or TILLGATE_API_KEY and TILLGATE_API_SECRET")
     wanted = checked_types(types or ())
@@ -60,26 +67,38 @@ async def listen(
     ended = asyncio.Event()
     for one in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(one, ended.set)
-    async with Tillgate(url, api_key, api_secret) as till, Outgoing(guard=False) as out:
+    async with (
+        Tillgate(url, api_key, api_secret, patience_s=PATIENCE_S) as till,
+        Outgoing(guard=False) as out,
+    ):
         number = await _last(till) if since is None else since
-        if not as_json:
-            typer.echo(f"Forwarding events behind number {number} to {forward_to}; Ctrl-C ends it.", err=True)
+        typer.echo(f"Forwarding events behind number {number} to {forward_to}; Ctrl-C ends it.", err=True)
+        if not secret:
             typer.echo(f"Your endpoint verifies them with {signing}", err=True)
         while not ended.is_set():
-            for event in await _behind(till, number):
+            for event in await _news(till, number, patient=not once):
                 number = event.number
                 if _matches(event.type, wanted):
                     _show(await _forward(out, event, forward_to, signing), as_json)
+                if ended.is_set():
+                    return
             if once:
                 return
-            with _quiet():
+            with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), INTERVAL_S)
 
 
-def _quiet() -> Any:
-    from contextlib import suppress
+async def _news(till: Tillgate, number: int, *, patient: bool) -> list[EventV1]:
+    """A hub that restarts is waited for."""
+    from tillgate.client import HubUnavailable, NoAnswer, RateLimited
 
-    return suppress(TimeoutError)
+    try:
+        return await _behind(till, number)
+    except (NoAnswer, HubUnavailable, RateLimited) as error:
+        if not patient:
+            raise
+        typer.echo(f"{error}; trying again", err=True)
+        return []
 
 
 def _matches(kind: str, types: Sequence[str]) -> bool:
@@ -101,6 +120,11 @@ async def _behind(till: Tillgate, number: int) -> list[EventV1]:
         if event.number <= number:
             break
         found.append(event)
+        if len(found) > MOST:
+            raise InvalidRequest(
+                f"more than {MOST} events are behind number {number}: begin later, or replay them to an"
+                " endpoint"
+            )
     return found[::-1]
 
 

@@ -49,7 +49,7 @@ def providers(
     for channel in one.channels:
         low, high = (Money(value, channel.currency) for value in (channel.min_minor, channel.max_minor))
         typer.echo(f"channel {channel.id}: {channel.name}, {low} to {high}")
-    for path, what in {**one.paths, **one.serves}.items():
+    for path, what in one.paths.items():
         typer.echo(f"path {path}: {what}")
     typer.echo("")
     table(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
 from tillgate.domain.errors import Misconfigured, NotAllowed, Unavailable
 
 FORMAT: Final = 1
+_LOGS: Final = ("-wal", "-shm")
 _COUNTED: Final = ("merchants", "payments", "refunds", "events", "postings", "deliveries")
 
 
@@ -48,48 +51,74 @@ def backup(url: str, directory: Path, version: str) -> tuple[Path, Manifest]:
         raise Misconfigured(f"there is no database file {source}")
     now = datetime.now(UTC)
     name = f"tillgate-{now.strftime('%Y%m%dT%H%M%S%fZ')}.db"
-    target, growing = directory / name, directory / f".{name}.part"
+    target, growing, beside = directory / name, directory / f".{name}.part", directory / f"{name}.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _copy(source, growing)
-        os.chmod(growing, 0o600)
         manifest = _manifest(growing, name, now, version)
-        _written(directory / f"{name}.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+        _written(beside, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         growing.rename(target)
+        _settled(directory)
     except (OSError, sqlite3.Error) as error:
-        with suppress(OSError):
-            growing.unlink()
-        raise Unavailable(f"the backup was not made: {error}") from None
+        for one in (growing, beside):
+            with suppress(OSError):
+                one.unlink()
+        raise Unavailable(f"the backup was not made: {_words(error)}") from None
     return target, manifest
 
 
-def restore(url: str, backup_file: Path, *, force: bool, wanted: str) -> Manifest:
-    """Put a proven backup where the database is. Raises `NotAllowed` where one is already and not `force`."""
+def restore(
+    url: str, backup_file: Path, *, force: bool, known: Callable[[str], bool]
+) -> tuple[Manifest, Path | None]:
+    """Put a proven backup where the database is; what it replaces, if anything, is kept beside it.
+
+    Raises `NotAllowed` where a database is there and not `force`, or a hub runs on it, or the backup is of a
+    revision that this version does not know."""
     target = path_of(url)
     manifest = proven(backup_file)
-    if manifest.revision != wanted:
+    if not known(manifest.revision):
         raise NotAllowed(
-            f"the backup is at {manifest.revision or 'nothing'}, this version at {wanted}: restore it with"
-            f" the version that made it ({manifest.version}), then migrate"
+            f"the backup was made by version {manifest.version}, whose tables this version does not know:"
+            " restore it with that version, or a newer one"
         )
     if target.exists() and not force:
         raise NotAllowed(f"{target} is there already; --force replaces it, once no hub is running on it")
-    growing = target.with_name(f".{target.name}.part")
+    growing, kept = target.with_name(f".{target.name}.part"), None
     try:
         _copy(backup_file, growing)
-        os.chmod(growing, 0o600)
-        for suffix in (
-            "-wal",
-            "-shm",
-        ):  # of the database that is replaced: they must not be read into this one
+        if target.exists():
+            if _in_use(target):
+                raise NotAllowed(f"a hub is running on {target}: stop it first")
+            kept = target.with_name(f"{target.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+            target.rename(kept)
+        # A log without its database belongs to nobody, and must not be read into this one.
+        for suffix in _LOGS:
+            beside = target.with_name(target.name + suffix)
             with suppress(FileNotFoundError):
-                target.with_name(target.name + suffix).unlink()
+                beside.rename(kept.with_name(kept.name + suffix)) if kept else beside.unlink()
         growing.replace(target)
+        _settled(target.parent)
     except (OSError, sqlite3.Error) as error:
+        raise Unavailable(f"nothing was restored: {_words(error)}") from None
+    finally:
         with suppress(OSError):
             growing.unlink()
-        raise Unavailable(f"nothing was restored: {error}") from None
-    return manifest
+    return manifest, kept
+
+
+def _in_use(file: Path) -> bool:
+    """Whether a process has the database open: who closes it last takes its log away.
+
+    A file that is no database any more is in nobody's use."""
+    try:
+        with closing(sqlite3.connect(_uri(file, "rw"), uri=True, timeout=1)) as last:
+            last.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            [(mode,)] = last.execute("PRAGMA journal_mode").fetchall()
+        return mode == "wal" and file.with_name(f"{file.name}-wal").exists()
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    except sqlite3.DatabaseError:
+        return False
 
 
 def proven(backup_file: Path) -> Manifest:
@@ -113,11 +142,14 @@ def _copy(source: Path, target: Path) -> None:
     """SQLite's own online backup: writers go on meanwhile. The result is checked and on disk."""
     with suppress(FileNotFoundError):
         target.unlink()
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as old,
+        closing(sqlite3.connect(_uri(source, "ro"), uri=True, timeout=30)) as old,
         closing(sqlite3.connect(target)) as new,
     ):
-        old.backup(new, pages=1024, sleep=0.01)
+        # In one step: between two, a commit of another process makes SQLite begin anew, and a busy hub
+        # commits all the time. A reader of the log stops no writer.
+        old.backup(new, pages=-1)
         new.execute("PRAGMA journal_mode = DELETE")
         [(verdict,)] = new.execute("PRAGMA integrity_check(1)").fetchall()
         if verdict != "ok":
@@ -142,6 +174,23 @@ def _count(connection: sqlite3.Connection, table: str) -> int:
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode={mode}"
+
+
+def _words(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _settled(directory: Path) -> None:
+    """New names in it outlive a power cut."""
+    number = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _written(path: Path, body: Any) -> None:

@@ -70,6 +70,12 @@ def head() -> str:
     return last
 
 
+def known(revision: str) -> bool:
+    """Whether this version has that revision, and so can go on from it."""
+    texts = [path.read_text(encoding="utf-8") for path in (_MIGRATIONS / "versions").glob("*.py")]
+    return revision in {found[1] for text in texts if (found := _REVISION.search(text))}
+
+
 _REVISION = re.compile(r"^revision = [\"'](\w+)[\"']", re.MULTILINE)
 _FOLLOWS = re.compile(r"^down_revision = [\"'](\w+)[\"']", re.MULTILINE)
 
