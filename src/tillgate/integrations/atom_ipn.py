@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import contextlib
 import hmac
-import importlib
 import ipaddress
 import json
 import logging
@@ -37,11 +36,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tillgate import calling
+from tillgate.calling import Hook
 from tillgate.domain.errors import Misconfigured, Refusal, TryLater, Unavailable
 from tillgate.providers.atompos_vn import contract
 from tillgate.providers.atompos_vn.connector import AtomPos, Granted
 from tillgate.providers.atompos_vn.contract import Ipn, MissingFields, NotPermitted, UnknownPath
-from tillgate.providers.atompos_vn.hooks import Alert, Hook, Hooks
+from tillgate.providers.atompos_vn.hooks import Alert, Hooks
 from tillgate.providers.atompos_vn.journal import Journal
 from tillgate.providers.atompos_vn.options import Options
 from tillgate.spi import Heard, Inbound, Reply
@@ -267,14 +268,7 @@ def _found_hook(made: Starlette) -> Hook | None:
     """`TILLGATE_PROCESS_IPN`, else `process_ipn` of the module that holds this application as `app`."""
     named = os.environ.get("TILLGATE_PROCESS_IPN", "")
     if named:
-        module, _, name = named.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise Misconfigured(f"TILLGATE_PROCESS_IPN={named}: {error}") from error
-        if not callable(found):
-            raise Misconfigured(f"TILLGATE_PROCESS_IPN={named} is no function")
-        return found  # type: ignore[no-any-return]
+        return calling.named("TILLGATE_PROCESS_IPN", named)
     hooks = {
         name: vars(module)["process_ipn"]
         for name, module in list(sys.modules.items())

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
-import queue
 import random
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
+from tillgate.calling import Caller, Hook
 from tillgate.domain.errors import Unavailable
-from tillgate.providers.atompos_vn.contract import Ipn
 from tillgate.providers.atompos_vn.journal import Journal, Waiting
 
-Hook: TypeAlias = Callable[[Ipn], Any]
 Alert: TypeAlias = Callable[[str, dict[str, Any]], None]
 """Called with what happened (`conflict`, `rejected`, `hook_failed`, `dead_letter`) and its particulars."""
 
@@ -52,12 +48,11 @@ class Hooks:
     ) -> None:
         self._journal, self._hook, self._alert = journal, hook, alert
         self._concurrency, self._tries = concurrency, tries
-        self._pause_s, self._timeout_s = pause_s, timeout_s
+        self._pause_s = pause_s
         self._running: dict[int, asyncio.Task[None]] = {}
         self._bell = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
-        self._threads = _Threads()
-        self._coroutines: asyncio.AbstractEventLoop | None = None
+        self._caller = Caller(timeout_s)
 
     def start(self) -> None:
         if self._hook is None:
@@ -79,10 +74,7 @@ class Hooks:
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
-        self._threads.close()
-        if self._coroutines is not None:
-            self._coroutines.call_soon_threadsafe(self._coroutines.stop)
-            self._coroutines = None
+        self._caller.close()
 
     async def _run(self) -> None:
         pruned = -PRUNE_S
@@ -121,7 +113,7 @@ class Hooks:
     async def _one(self, waiting: Waiting) -> None:
         assert self._hook is not None
         try:
-            await self._call(self._hook, waiting.ipn)
+            await self._caller.call(self._hook, waiting.ipn)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 (a hook may raise anything, SystemExit too)
@@ -149,94 +141,3 @@ class Hooks:
                 return await mark()
             except Unavailable:
                 await asyncio.sleep(POLL_S)
-
-    # --- calling --------------------------------------------------------------------------------------------
-
-    async def _call(self, hook: Hook, ipn: Ipn) -> None:
-        call = getattr(hook, "__call__", hook)  # noqa: B004 (an object whose `__call__` is a coroutine)
-        if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(call):
-            await self._on_their_loop(lambda: hook(ipn))
-            return
-        result = await self._threads.run(hook, ipn)
-        if inspect.isawaitable(result):
-            await self._on_their_loop(lambda: result)
-
-    async def _on_their_loop(self, begin: Callable[[], Awaitable[Any]]) -> None:
-        """All coroutines on one loop, so that they may share a pool of connections."""
-        if self._coroutines is None:
-            self._coroutines = asyncio.new_event_loop()
-            loop = self._coroutines
-            threading.Thread(target=_forever, args=(loop,), name="ipn-hooks", daemon=True).start()
-
-        async def awaited() -> None:
-            await begin()
-
-        running = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(awaited(), self._coroutines))
-        async with asyncio.timeout(self._timeout_s):
-            await running
-
-
-def _forever(loop: asyncio.AbstractEventLoop) -> None:
-    async def drained() -> None:
-        await asyncio.sleep(0)  # what was handed over just before the end becomes a task, to be cancelled
-        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
-    loop.run_until_complete(drained())
-    loop.close()
-
-
-class _Threads:
-    """Daemon threads for plain hooks, made as they are needed and kept.
-
-    Daemons, because a hook that never ends must not keep the process from ending; kept, because the loop
-    waits while a thread is born.
-    """
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._idle = 0
-
-    async def run(self, hook: Hook, ipn: Ipn) -> Any:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-
-        def settle(result: Any, error: BaseException | None) -> None:
-            self._idle += 1
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:  # a future carries neither StopIteration nor what ends a program
-                known = isinstance(error, Exception) and not isinstance(error, StopIteration)
-                future.set_exception(error if known else RuntimeError(repr(error)))
-
-        def work() -> None:
-            result, error = None, None
-            try:
-                result = hook(ipn)
-            except BaseException as raised:  # noqa: BLE001
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, result, error)
-
-        if self._idle:
-            self._idle -= 1
-        else:
-            threading.Thread(target=self._serve, name="process_ipn", daemon=True).start()
-        self._work.put(work)
-        return await future
-
-    def _serve(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
-    def close(self) -> None:
-        """Send the idle ones away."""
-        while self._idle:
-            self._idle -= 1
-            self._work.put(None)
