@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
-from tillgate import declarations
+from tillgate import calling, declarations
 from tillgate.domain.errors import Misconfigured, NotAllowed
 from tillgate.hub import Hub, Kit
 from tillgate.outgoing import Outgoing
@@ -110,6 +110,9 @@ class Runtime:
             now_ms,
             settings.url,
         )
+        if settings.process_ipn:
+            hook = calling.named("TILLGATE_PROCESS_IPN", settings.process_ipn)
+            self.kit.hooks = {**self.kit.hooks, "atompos_vn": hook}
         self.hub = Hub(self.kit)
         self._simulate()
         patience_s = settings.endpoint_disable_after_s
@@ -131,6 +134,7 @@ class Runtime:
     async def _stop_worker(self) -> None:
         assert self._worker_task is not None
         self.worker.stop()
+        await self.hub.handing.stop()
         done, _ = await asyncio.wait([self._worker_task], timeout=DRAIN_S)
         if not done:  # its claims come up again when their leases run out
             self._worker_task.cancel()

@@ -88,6 +88,10 @@ class Settings(BaseSettings):
         False,
         description="Export [OpenTelemetry traces](operations.md#traces) over OTLP; needs the extra `otel`.",
     )
+    process_ipn: str = Field(
+        "",
+        description="`module:function` that is called with every [ATOM POS IPN](atom-pos.md), once each.",
+    )
     worker: bool = Field(
         True, description="Run due work inside `tillgate up`; off where `tillgate worker` runs."
     )

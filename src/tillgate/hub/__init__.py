@@ -5,6 +5,7 @@ from __future__ import annotations
 from tillgate.hub.accounts import Accounts
 from tillgate.hub.declaring import Declaring
 from tillgate.hub.endpoints import Endpoints
+from tillgate.hub.handing import KIND, Handing
 from tillgate.hub.keys import Key
 from tillgate.hub.kiosks import Kiosks
 from tillgate.hub.kit import Kit
@@ -38,7 +39,8 @@ class Hub:
         self.resolve = upkeep.resolve
         self.cancel_once = upkeep.cancel_once
         self.resolve_once = upkeep.resolve_once
-        self.due_work = upkeep.kinds
+        self.handing = Handing(kit)
+        self.due_work = {**upkeep.kinds, KIND: self.handing.run}
         self.kiosks = Kiosks(kit)
         self.accounts = Accounts(kit)
         self.declaring = Declaring(kit, self.accounts)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from tillgate.spi import Once
-from tillgate.store.book import Plan, Remembered, Target
+from tillgate.calling import Caller
+from tillgate.domain.errors import NotFound, Unavailable
+from tillgate.hub.kit import Kit, log
+from tillgate.spi import HandsOn, Once
+from tillgate.store.book import Needs, Plan, Remembered, Target
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest
 
@@ -15,6 +23,16 @@ KIND = "hand_on"
 BURIED = "buried"
 """What a message becomes whose function failed too often: due work that is never due."""
 NEVER_MS = 2**53
+AT_ONCE: Final = 16
+TRIES: Final = 15
+PAUSE_MS: Final = 1_000
+_PAUSE_CAP_MS: Final = 600_000
+LEASE_MS: Final = 60_000
+_RENEW_S: Final = 20.0
+_CLAIMED_S: Final = 45.0
+"""How long a claim surely holds that the worker made."""
+TIMEOUT_S: Final = 300.0
+ERROR_CHARS: Final = 300
 Verdict: TypeAlias = Literal["new", "repeat", "conflict"]
 
 
@@ -61,3 +79,179 @@ def announce(
     targets = tuple(Target(one.id, one.url) for one in merchant.endpoints if one.wants(kind))
     about = {"inbound_id": inbound_id, "account": account.id}
     plan.note_event(kind, inbound_id, {**about, **{k: v for k, v in note.items() if v is not None}}, targets)
+
+
+_STREAM_CHARS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Due work about one message: begun anew later, done, or buried."""
+
+    merchant_id: str
+    subject: str
+    at: int | None  # None: it is over
+    tries: int = 0
+    next_subject: str | None = None  # whose turn it is now
+    buried: tuple[Account, Merchant, str] | None = None  # with why
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def decide(self, plan: Plan) -> None:
+        if self.at is None:
+            plan.done(KIND, self.subject)
+        else:
+            plan.at(KIND, self.subject, self.merchant_id, self.at, self.tries)
+        if self.next_subject is not None:
+            plan.at(KIND, self.next_subject, self.merchant_id, plan.now)
+        if self.buried is not None:
+            account, merchant, why = self.buried
+            plan.at(BURIED, self.subject, self.merchant_id, NEVER_MS, self.tries)
+            note = {"error": why, "tries": self.tries}
+            announce(plan, merchant, "inbound.dead", self.subject[_STREAM_CHARS:], account, note)
+
+
+@dataclass(frozen=True, slots=True)
+class Replays:
+    """A buried message is tried again, from the first try."""
+
+    merchant_id: str
+    subject: str
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def decide(self, plan: Plan) -> None:
+        plan.done(BURIED, self.subject)
+        plan.at(KIND, self.subject, self.merchant_id, plan.now)
+
+
+class Handing:
+    """Runs the host's functions off the request path; due work of kind `hand_on`.
+
+    A piece of due work only starts its function and returns, so that slow functions hold none of the worker's
+    slots. While a function runs, its claim is renewed; a process that dies leaves it to another. So it runs
+    once in normal life and at least once across a crash."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._caller: Caller | None = None
+        self._full: deque[tuple[str, int, float]] = deque()
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def run(self, subject: str, tries: int) -> None:
+        row = await self._kit.reads.inbound(subject[_STREAM_CHARS:])
+        if row is None or subject in self._running:
+            return
+        _, merchant_id, account_id, body = row
+        merchant, account = await self._kit.directory.account(account_id)
+        hook, connector = self._kit.hooks.get(account.provider), self._kit.connector(account)
+        now = self._kit.clock()
+        if hook is None or not isinstance(connector, HandsOn):
+            await self._move(Moves(merchant_id, subject, now + LEASE_MS))  # another process may have it
+            return
+        if await self._kit.reads.earlier_due(KIND, subject, _STREAM_CHARS) is not None:
+            return  # its lease brings it up again, if the one before it does not
+        if subject in self._running:
+            return
+        if len(self._running) >= AT_ONCE:
+            self._full.append((subject, tries, time.monotonic() + _CLAIMED_S))
+            return
+        work = self._one(merchant, account, subject, tries, hook, connector, body)
+        task = self._running[subject] = asyncio.create_task(work, name="hand-on")
+        task.add_done_callback(lambda _: self._ended(subject))
+
+    def _ended(self, subject: str) -> None:
+        """Its place goes to the next that found none, unless its claim may have run out since."""
+        self._running.pop(subject, None)
+        while self._full and not self._stopping:
+            waiting, tries, until = self._full.popleft()
+            if time.monotonic() < until:
+                task = asyncio.create_task(self.run(waiting, tries))
+                self._beginning.add(task)
+                task.add_done_callback(self._beginning.discard)
+                return
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """What runs has `grace_s` to end, and else runs again."""
+        self._stopping = True
+        tasks = list(self._running.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._caller is not None:
+            self._caller.close()
+            self._caller = None
+
+    async def replay(self, merchant_id: str, inbound_id: str) -> None:
+        """Raises `NotFound` unless it is a buried one."""
+        for row in await self._kit.reads.due_of(BURIED, merchant_id):
+            if row[0][_STREAM_CHARS:] == inbound_id:
+                await self._kit.journal.submit(Replays(merchant_id, row[0]))
+                self._kit.kick()
+                return
+        raise NotFound("There is no such buried message")
+
+    async def _one(
+        self,
+        merchant: Merchant,
+        account: Account,
+        subject: str,
+        tries: int,
+        hook: Callable[[Any], Any],
+        connector: Any,
+        body: bytes,
+    ) -> None:
+        renewing = asyncio.create_task(self._renew(merchant.id, subject, tries))
+        error: BaseException | None = None
+        try:
+            if self._caller is None:
+                self._caller = Caller(TIMEOUT_S)
+            await self._caller.call(hook, connector.handed(body))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - a host's function may raise anything
+            error = raised
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+        following = await self._next(subject)
+        if error is None:
+            await self._move(Moves(merchant.id, subject, None, next_subject=following))
+            return
+        why = f"{type(error).__name__}: {error}"[:ERROR_CHARS]
+        log.warning("a host function failed", inbound=subject[_STREAM_CHARS:], tries=tries, why=why)
+        if tries >= TRIES:
+            dead = (account, merchant, why)
+            await self._move(Moves(merchant.id, subject, None, tries, following, dead))
+            return
+        pause = min(PAUSE_MS * 2 ** (tries - 1), _PAUSE_CAP_MS) * random.uniform(0.8, 1.2)  # noqa: S311
+        await self._move(Moves(merchant.id, subject, self._kit.clock() + int(pause), tries))
+
+    async def _next(self, subject: str) -> str | None:
+        while True:
+            try:
+                return await self._kit.reads.later_due(KIND, subject, _STREAM_CHARS)
+            except Unavailable:
+                await asyncio.sleep(1)
+
+    async def _renew(self, merchant_id: str, subject: str, tries: int) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_S)
+            await self._move(Moves(merchant_id, subject, self._kit.clock() + LEASE_MS, tries))
+
+    async def _move(self, moves: Moves) -> None:
+        """What has run is not forgotten because the database is away just now."""
+        while True:
+            try:
+                await self._kit.journal.submit(moves)
+            except Unavailable:
+                await asyncio.sleep(1)
+            else:
+                self._kit.kick()
+                return

@@ -13,6 +13,7 @@ from tillgate.store import tables as t
 from tillgate.store.book import RecordT, record_of
 from tillgate.store.database import Database
 from tillgate.store.links import Links
+from tillgate.store.reconciling import ReconciliationReads
 from tillgate.store.statements import Row
 
 STATEMENT_ROWS: Final = 10_000
@@ -69,6 +70,22 @@ _DELIVERIES = (
     .order_by(t.deliveries.c.id)
     .limit(bindparam("limit"))
 )
+_INBOUND = select(t.inbound.c.id, t.inbound.c.merchant_id, t.inbound.c.account_id, t.inbound.c.body).where(
+    t.inbound.c.id == bindparam("id")
+)
+# Ids of one kind and stream have one length and differ in digits only: so they sort alike in any collation.
+_STREAM = (
+    select(t.due.c.subject)
+    .where(t.due.c.id > bindparam("after"), t.due.c.id < bindparam("before"))
+    .order_by(t.due.c.id)
+    .limit(1)
+)
+_DUE_OF = (
+    select(t.due.c.subject, t.due.c.run_at, t.due.c.tries)
+    .where(t.due.c.kind == bindparam("kind"), t.due.c.merchant_id == bindparam("merchant_id"))
+    .order_by(t.due.c.subject)
+    .limit(1000)
+)
 _PING = select(t.meta.c.key).limit(1)
 _WIDTH: Final = len(t.attempts.columns)
 
@@ -77,6 +94,7 @@ class Reads:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.links = Links(database)
+        self.reconciliation = ReconciliationReads(database)
 
     async def payment(self, payment_id: str) -> Payment | None:
         return await self._one(Payment, _PAYMENT, payment_id)
@@ -143,6 +161,28 @@ class Reads:
     async def deliveries(self, merchant_id: str, after: str, limit: int) -> list[Row]:
         params = {"merchant_id": merchant_id, "after": after, "limit": limit}
         return await self._database.read(_DELIVERIES, params)
+
+    async def inbound(self, inbound_id: str) -> Row | None:
+        """(id, merchant_id, account_id, body)"""
+        rows = await self._database.read(_INBOUND, {"id": inbound_id})
+        return (*rows[0][:3], bytes(rows[0][3])) if rows else None
+
+    async def earlier_due(self, kind: str, subject: str, width: int) -> str | None:
+        """The first work of a stream (the first `width` characters of a subject) that is before `subject`."""
+        start = f"{kind}:{subject[:width]}"
+        params = {"after": f"{start}in_{'0' * 32}", "before": f"{kind}:{subject}"}
+        rows = await self._database.read(_STREAM, params)
+        return rows[0][0] if rows else None
+
+    async def later_due(self, kind: str, subject: str, width: int) -> str | None:
+        """The next work of the same stream."""
+        params = {"after": f"{kind}:{subject}", "before": f"{kind}:{subject[:width]}in_{'f' * 32}"}
+        rows = await self._database.read(_STREAM, params)
+        return rows[0][0] if rows else None
+
+    async def due_of(self, kind: str, merchant_id: str) -> list[Row]:
+        """(subject, run_at, tries) of a kind of work: a bounded scan, for people."""
+        return await self._database.read(_DUE_OF, {"kind": kind, "merchant_id": merchant_id})
 
     async def ping(self) -> None:
         """Raises `Unavailable`."""
