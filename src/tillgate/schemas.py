@@ -7,6 +7,7 @@ Replies and callbacks are the same models. What the document does not name is ad
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -39,8 +40,13 @@ def rfc3339(at: int | None) -> str | None:
     """Epoch ms as `2026-11-21T09:45:00Z`, with milliseconds only where there are some."""
     if at is None:
         return None
-    text = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00").removesuffix(".000") + "Z"
+    at_s, ms = divmod(at, 1000)
+    return f"{_second(at_s)}.{ms:03d}Z" if ms else f"{_second(at_s)}Z"
+
+
+@lru_cache(1024)  # many payments end in the same second
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat().removesuffix("+00:00")
 
 
 def number(amount_minor: int, currency: str) -> msgspec.Raw:

@@ -244,9 +244,12 @@ def decoded(body: Any) -> Fields | None:
 
 
 def _differences(row: Fields, told: Fields) -> Iterator[tuple[str, object, object]]:
-    """Columns that an older event does not know yet are not compared."""
+    """What an event does not tell, because it was so or because it is older than the column, is null, zero
+    or false."""
     for name, value in row.items():
         if name not in told:
+            if value or value == "":
+                yield name, None, value
             continue
         found: object = value
         if isinstance(value, bytes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -43,6 +43,15 @@ _READ: Final = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
 def row_of(record: Record) -> Row:
     found: Row = _READ[type(record)](record)
     return found
+
+
+def _teller(kind: type) -> type[msgspec.Struct]:
+    """Takes a row; encoded, it leaves out what is null, zero or false by default, as most of a row is."""
+    shape = [(one.name, Any, ... if one.default is MISSING else one.default) for one in fields(kind)]
+    return msgspec.defstruct(kind.__name__, shape, omit_defaults=True, gc=False)
+
+
+_TELL: Final = {kind: _teller(kind) for kind in TABLE_OF}
 
 
 def record_of(kind: type[RecordT], row: Row) -> RecordT:
@@ -145,6 +154,11 @@ class Book:
         self.claims: list[tuple[str, int, int | None]] = []  # id, the claim's tries, when again; None: never
         self.moved: dict[tuple[str, str, str], int] = {}
         self.changes: list[Change] = []
+        self.rows: dict[str, tuple[Record, Row]] = {}  # of what was told, ready to be written
+
+    def row(self, record: Record) -> Row:
+        made = self.rows.get(record.id)
+        return made[1] if made is not None and made[0] is record else row_of(record)
 
     def load(self, record: Record) -> None:
         self.records[record.id] = record
@@ -172,6 +186,7 @@ class Book:
         self.claims += plan.claims
         self.new_inbound += plan.inbound
         self.changes += plan.changes
+        self.rows.update(plan.rows)
         for digest in plan.seen:
             self.seen.add(digest)
         for answer in plan.answers:
@@ -230,7 +245,9 @@ def link(
 class Plan:
     """What one command wants to change, and its view of the facts."""
 
-    __slots__ = ("_book", "answers", "changes", "claims", "drafts", "due", "inbound", "now", "saved", "seen")
+    __slots__ = (
+        "_book", "answers", "changes", "claims", "drafts", "due", "inbound", "now", "rows", "saved", "seen",
+    )  # fmt: skip
 
     def __init__(self, book: Book) -> None:
         self._book = book
@@ -243,6 +260,7 @@ class Plan:
         self.seen: list[bytes] = []
         self.answers: list[Remembered] = []
         self.changes: list[Change] = []
+        self.rows: dict[str, tuple[Record, Row]] = {}
 
     # --- facts ---
 
@@ -306,12 +324,17 @@ class Plan:
         targets: tuple[Target, ...] = (),
         note: dict[str, Any] | None = None,
     ) -> None:
-        parts = {"payment": payment, "attempt": attempt, "refund": refund, "note": note}
-        body = {name: part for name, part in parts.items() if part is not None}
+        body: dict[str, Any] = {"payment": self._told(payment)}
+        if attempt is not None:
+            body["attempt"] = self._told(attempt)
+        if refund is not None:
+            body["refund"] = self._told(refund)
+        if note is not None:
+            body["note"] = note
         self._draft(kind, payment.id, body, postings, targets)
 
     def standing_event(self, kind: str, standing: StandingOrder, targets: tuple[Target, ...] = ()) -> None:
-        self._draft(kind, standing.id, {"standing_order": standing}, (), targets)
+        self._draft(kind, standing.id, {"standing_order": self._told(standing)}, (), targets)
 
     def endpoint_event(
         self, kind: str, endpoint_id: str, endpoint: Mapping[str, Any], targets: tuple[Target, ...] = ()
@@ -321,6 +344,11 @@ class Plan:
     def note_event(self, kind: str, subject: str, note: dict[str, Any], targets: tuple[Target, ...]) -> None:
         """An event about no payment: a message that nobody can place."""
         self._draft(kind, subject, {"note": note}, (), targets)
+
+    def _told(self, record: Record) -> msgspec.Struct:
+        row = row_of(record)
+        self.rows[record.id] = record, row  # it is written as it was told
+        return _TELL[type(record)](*row)
 
     def _draft(
         self, kind: str, subject: str, body: Any, postings: tuple[Posting, ...], targets: tuple[Target, ...]

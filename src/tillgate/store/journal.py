@@ -24,7 +24,7 @@ from tillgate.domain.errors import Fault, InDoubt, NotAllowed, NotFound, Tillgat
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.metrics import JournalFigures
 from tillgate.store import tables
-from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of, row_of
+from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of
 from tillgate.store.database import Conflict, Database, Taken, Tx
 from tillgate.store.ids import now_ms
 from tillgate.store.statements import Row, changing, columns, key
@@ -318,7 +318,7 @@ async def _store_records(tx: Tx, book: Book, kind: type[Any], table: Table) -> N
         if type(record) is not kind:
             continue
         if version is None:
-            new.append(row_of(record))
+            new.append(book.row(record))
         else:
             old.append([*(getattr(record, name) for name in names), version])
     if old:  # first, so that an attempt that ends makes room for the next one's unique `live_of`

@@ -52,7 +52,7 @@ _UNFIT: Final = (
 
 # Half of what is bound is None, bytes or a boolean. The module adapts these by looking for `__conform__` and
 # failing, which costs more than binding them; told what they adapt to, it finds that in a dictionary.
-sqlite3.register_adapter(type(None), {}.get)
+sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # it answers None
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(bool, int)
 

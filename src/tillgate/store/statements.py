@@ -24,10 +24,12 @@ Row: TypeAlias = Sequence[Any]
 _DIALECTS: dict[Engine, Any] = {"sqlite": sqlite.dialect(), "postgresql": asyncpg.dialect()}  # type: ignore[no-untyped-call]
 
 
+@cache
 def columns(table: Table) -> tuple[str, ...]:
     return tuple(column.name for column in table.columns)
 
 
+@cache
 def key(table: Table) -> tuple[str, ...]:
     return tuple(column.name for column in table.primary_key.columns)
 
@@ -69,7 +71,7 @@ Blanks: TypeAlias = tuple[int, ...]
 
 def without_blanks(rows: Sequence[Row]) -> tuple[list[Sequence[Any]], Blanks]:
     """The rows as columns, without those that are blank."""
-    given = list(zip(*rows, strict=True))
+    given: list[Sequence[Any]] = list(zip(*rows, strict=True))
     blanks = tuple(place for place, values in enumerate(given) if values.count(None) == len(rows))
     return [values for place, values in enumerate(given) if place not in blanks] if blanks else given, blanks
 
