@@ -60,7 +60,7 @@ def config_of(account: DeclaredAccount, providers: Mapping[str, Provider[Any]]) 
 
 
 def typed(value: Any, known: msgspec.structs.FieldInfo | None) -> Any:
-    """Text from outside as the number or truth that the setting is."""
+    """Text from outside as the number, truth, list or table (in JSON) that the setting is."""
     if not isinstance(value, Text):
         return value
     if known is None:
@@ -68,6 +68,10 @@ def typed(value: Any, known: msgspec.structs.FieldInfo | None) -> Any:
     try:
         return msgspec.to_builtins(msgspec.convert(str(value), known.type, strict=False))
     except msgspec.ValidationError:
+        pass
+    try:
+        return msgspec.to_builtins(msgspec.json.decode(str(value).encode(), type=known.type))
+    except (msgspec.DecodeError, UnicodeEncodeError):
         return str(value)  # the provider says what is wrong with it
 
 
