@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 async def conform(
     suite: Annotated[str | None, typer.Argument(help="Which suite; without one, all are listed.")] = None,
     url: Annotated[str | None, typer.Option(help="The endpoint to judge.")] = None,
+    host: Annotated[str, typer.Option(help="Instead of a URL, for suites that speak TCP.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="The same.", min=1, max=65535)] = None,
+    secret: Annotated[
+        str | None, typer.Option(help="The same as -o secret=…; env:VARIABLE keeps it out of the process list.")
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,11 +46,13 @@ async def conform(
     if found is None:
         fail(f"there is no suite {suite}; there are {', '.join(suites)}", 2)
         return
+    url = url or (f"tcp://{f'[{host}]' if ':' in host else host}:{port}" if port is not None else None)
+    given = [*(option or []), *([f"secret={secret}"] if secret is not None else [])]
     if url is None:
         fail(f"--url is needed\n\n{_described(found)}", 2)
         return
     try:
-        target = found.target(url, _options(found, option or []))
+        target = found.target(url, _options(found, given))
     except ValueError as error:
         fail(f"{error}\n\n{_described(found)}", 2)
         return
@@ -79,8 +86,9 @@ def _suites() -> dict[str, Suite]:
     for module in pkgutil.iter_modules(providers.__path__, "tillgate.providers."):
         name = f"{module.name}.conformance"
         if module.ispkg and importlib.util.find_spec(name) is not None:
-            one: Suite = importlib.import_module(name).CONFORMANCE
-            found[one.name] = one
+            suites = importlib.import_module(name).CONFORMANCE
+            for one in suites if isinstance(suites, tuple) else (suites,):
+                found[one.name] = one
     return dict(sorted(found.items()))
 
 

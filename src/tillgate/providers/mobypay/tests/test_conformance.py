@@ -1,0 +1,169 @@
+"""The document's rules against our own kiosk and our own terminal, and against ends that break them."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from support.postgres import free_port
+from tillgate import conform
+from tillgate.cli import app
+from tillgate.providers.mobypay.conformance import CONFORMANCE, KIOSK, TERMINAL, kiosk_target, terminal_target
+from tillgate.providers.mobypay.simulator import VirtualTerminal
+from tillgate.providers.mobypay.tests import oracle
+from tillgate.providers.mobypay.tests.process import KioskProcess
+
+
+def settled(settings: object, **changes: object) -> None:
+    for name, value in changes.items():
+        setattr(settings, name, value)
+
+
+async def test_our_kiosk_keeps_every_rule(tmp_path: Path) -> None:
+    kiosk = await KioskProcess.start(tmp_path / "k.db", "--per-address", "64")
+
+    async def pay(mode: str, amount: str) -> str:
+        return str(await kiosk.pay(amount, mode=mode))
+
+    async def outcome(txn_id: str) -> str:
+        return json.dumps(await kiosk.call("GET", f"/payments/{txn_id}"))
+
+    async def cancel(txn_id: str) -> str:
+        return str(await kiosk.call("POST", f"/payments/{txn_id}/cancel"))
+
+    async def plan(txn_id: str, plan_id: str) -> str:
+        return str(await kiosk.call("POST", f"/payments/{txn_id}/plan", {"plan_id": plan_id}))
+
+    try:
+        target = kiosk_target(f"tcp://127.0.0.1:{kiosk.port}", {"secret": oracle.SECRET, "patience-s": "10"})
+        settled(target.settings, pay=pay, outcome=outcome, cancel=cancel, plan=plan)
+        report = await conform.run(KIOSK.checks, target, title=KIOSK.title, timeout_s=30)
+    finally:
+        await kiosk.stop()
+    assert report.count("pass") == len(KIOSK.checks), conform.as_text(report)
+    assert oracle.SECRET not in conform.as_text(report)
+
+
+@pytest.mark.parametrize("dialect", ["captured", "documented"])
+async def test_our_terminal_keeps_every_rule(dialect: str) -> None:
+    port = free_port()
+    terminal = VirtualTerminal(
+        "127.0.0.1", port, oracle.SECRET, dialect=dialect, auto="approve", back_off_s=(0.02,)
+    )
+    running = asyncio.create_task(terminal.run())
+    try:
+        options = {"secret": oracle.SECRET, "patience-s": "10", "quiet": "yes"}
+        target = terminal_target(f"tcp://127.0.0.1:{port}", options)
+        settled(target.settings, silence_s=0.2)
+        report = await conform.run(TERMINAL.checks, target, title=TERMINAL.title, timeout_s=30)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert report.count("pass") == len(TERMINAL.checks), conform.as_text(report)
+
+
+async def test_careless_terminals_are_found_out() -> None:
+    """As the published samples are: they check neither nonce nor time nor signature."""
+    port = free_port()
+
+    async def careless() -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+                continue
+            try:
+                while line := await reader.readline():
+                    said = json.loads(line)["payload"]
+                    more = {"amount": said["amount"], "transaction_id": "1"}
+                    writer.write(oracle.line(oracle.ack(said["txn_id"])))
+                    writer.write(oracle.line(oracle.result(said["txn_id"], "success", **more)))
+            except OSError:
+                pass
+            finally:
+                writer.transport.abort()
+
+    running = asyncio.create_task(careless())
+    checks = [
+        one for one in TERMINAL.checks if one.id in ("flow.card", "time.stale", "nonce.replay", "sign.forged")
+    ]
+    try:
+        options = {"secret": oracle.SECRET, "patience-s": "10", "quiet": "yes"}
+        report = await conform.run(checks, terminal_target(f"127.0.0.1:{port}", options), timeout_s=30)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    verdicts = {one.check.id: one.verdict for one in report.outcomes}
+    assert verdicts == {
+        "flow.card": "pass", "sign.forged": "fail", "time.stale": "fail", "nonce.replay": "fail"
+    }, conform.as_text(report)  # fmt: skip
+
+
+async def test_a_kiosk_as_published_is_found_out() -> None:
+    """It takes one read for one message, and "unsuccessful" for a success, from anybody."""
+    state: dict[str, str] = {}
+    connections: list[asyncio.StreamWriter] = []
+    asked: list[str] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        while data := await reader.read(4096):
+            try:
+                said = json.loads(data)["payload"]
+            except ValueError:
+                continue  # it loses what came together
+            if said["type"] == "transaction_result" and said["txn_id"] == asked[-1]:
+                state[said["txn_id"]] = "paid" if "success" in said["status"] else said["status"]
+        connections.remove(writer)
+        writer.transport.abort()
+
+    async def pay(mode: str, amount: str) -> str:
+        asked.append(f"TXN{1_757_000_000_000 + len(asked)}")
+        payload = oracle.fresh(
+            type="transaction_request", kiosk_id="KIOSK001", txn_id=asked[-1], amount=float(amount),
+            payment_mode=mode,
+        )  # fmt: skip
+        connections[-1].write(oracle.line(payload))
+        return ""
+
+    async def outcome(txn_id: str) -> str:
+        return state.get(txn_id, "none")
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    wanted = ("result.success", "frame.together", "status.unsuccessful", "owner.stranger", "request.unique")
+    checks = [one for one in KIOSK.checks if one.id in wanted]
+    try:
+        target = kiosk_target(f"127.0.0.1:{port}", {"secret": oracle.SECRET, "patience-s": "5"})
+        settled(target.settings, pay=pay, outcome=outcome)
+        report = await conform.run(checks, target, timeout_s=30)
+    finally:
+        server.close()
+        for writer in connections:
+            writer.transport.abort()
+    verdicts = {one.check.id: one.verdict for one in report.outcomes}
+    assert verdicts == {
+        "request.unique": "fail", "result.success": "pass", "frame.together": "fail",
+        "status.unsuccessful": "fail", "owner.stranger": "fail",
+    }, conform.as_text(report)  # fmt: skip
+
+
+def test_the_command_lists_both_and_says_what_is_missing() -> None:
+    runner = CliRunner()
+    listed = runner.invoke(app, ["conform"]).output
+    assert {one.name for one in CONFORMANCE} == {"mobypay-kiosk", "mobypay-terminal"}
+    for one in CONFORMANCE:
+        assert one.name in listed
+    port = free_port()
+    missing = runner.invoke(app, ["conform", "mobypay-kiosk", "--host", "127.0.0.1", "--port", str(port)])
+    assert missing.exit_code == 2
+    assert "secret" in missing.output
+    nobody = runner.invoke(
+        app, ["conform", "mobypay-kiosk", "--port", str(port), "--secret", oracle.SECRET, "-o", "pay=true"]
+    )
+    assert nobody.exit_code == 1
+    assert "no connection" in nobody.output
+    assert oracle.SECRET not in nobody.output
