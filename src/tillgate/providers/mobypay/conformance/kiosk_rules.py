@@ -39,6 +39,7 @@ class KioskTarget:
     cancel: Command = ""
     plan: Command = ""
     patience_s: float = 45.0
+    settle_s: float = 2.0
     sen: itertools.count[int] = field(default_factory=lambda: itertools.count(101))
 
 
@@ -128,7 +129,7 @@ async def believed(one: Asked, wanted: bool) -> None:
     if not one.settings.outcome:
         await one.end()
         raise Skipped("it needs -o outcome=COMMAND, to ask the kiosk what it believes")
-    for _ in range(20):  # it may need a moment to write it down
+    for _ in range(int(one.settings.settle_s * 10)):  # it may need a moment to write it down
         said = await _run(one.settings.outcome, txn_id=one.txn_id)
         with contextlib.suppress(ValueError, AttributeError):
             said = str(json.loads(said).get("state", said))

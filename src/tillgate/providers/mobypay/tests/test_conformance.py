@@ -138,7 +138,7 @@ async def test_a_kiosk_as_published_is_found_out() -> None:
     checks = [one for one in KIOSK.checks if one.id in wanted]
     try:
         target = kiosk_target(f"127.0.0.1:{port}", {"secret": oracle.SECRET, "patience-s": "5"})
-        settled(target.settings, pay=pay, outcome=outcome)
+        settled(target.settings, pay=pay, outcome=outcome, settle_s=0.3)
         report = await conform.run(checks, target, timeout_s=30)
     finally:
         server.close()
