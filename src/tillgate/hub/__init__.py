@@ -12,6 +12,7 @@ from tillgate.hub.kit import Kit
 from tillgate.hub.links import PaymentLinks
 from tillgate.hub.listening import Listening
 from tillgate.hub.opening import Intent, Opened, Opening
+from tillgate.hub.reconciling import Reconciling
 from tillgate.hub.refunding import Refunding, RefundOpened
 from tillgate.hub.resending import Resending
 from tillgate.hub.serving import Serving
@@ -46,6 +47,7 @@ class Hub:
         self.declaring = Declaring(kit, self.accounts)
         self.standing = Standing(kit)
         self.links = PaymentLinks(kit, kit.reads.links, opening, upkeep)
+        self.reconciling = Reconciling(kit)
         self.endpoints = Endpoints(kit)
         self.resending = Resending(kit)
 
