@@ -126,6 +126,17 @@ class PaymentIn(msgspec.Struct):
     currency: CurrencyCode
     order_id: Annotated[str, _described(minLength=1, maxLength=255, examples=["ORD-1"])]
     callback_url: Annotated[str, _described(format="uri", maxLength=2048)] | None = None
+    customer_phone: (
+        Annotated[
+            str,
+            _described(
+                maxLength=32,
+                examples=["+6281234567890"],
+                description="The payer's phone, where a wallet is collected by a push to it.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class PaymentCreated(msgspec.Struct, omit_defaults=True):

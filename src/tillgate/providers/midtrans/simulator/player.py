@@ -106,7 +106,9 @@ class MidtransSimulator:
         elif action == "expire":
             await self._tell(self.desk.close(name, "expire"), fault)
         elif action == "pay-late":
+            looked = self.calls["status"]
             await self._tell(self.desk.close(name, "expire"))
+            await self._until_looked(looked)
             await self._tell(self.desk.pay(name, issuer, late=True), fault)
         else:
             await self.pay(name, issuer, fault)
@@ -153,6 +155,13 @@ class MidtransSimulator:
             await self.post(one, self.signed(one))
 
         self._after(confirm())
+
+    async def _until_looked(self, looked: int) -> None:
+        """Late means that the merchant has seen the end: wait a while for its look."""
+        for _ in range(60):
+            if self.calls["status"] > looked:
+                return
+            await asyncio.sleep(0.05)
 
     # --- notifications ---
 

@@ -97,7 +97,9 @@ class XenditSimulator:
         """Let the payer act. Raises `XenditError` where that cannot be."""
         if action == "pay-late":
             self.desk.expire(name)
+            looked = self.calls["get"]
             await self._expired(self.desk.request(name))
+            await self._until_looked(looked)
         if action in ("pay", "pay-late"):
             await self.pay(name, fault=fault, issuer=issuer)
         elif action == "fail":
@@ -147,6 +149,13 @@ class XenditSimulator:
             await self.send(event, nested, self.callback_token)
 
         self._after(end())
+
+    async def _until_looked(self, looked: int) -> None:
+        """Late means that the merchant has seen the end: wait a while for its look."""
+        for _ in range(60 if self.webhook_url else 0):
+            if self.calls["get"] > looked:
+                return
+            await asyncio.sleep(0.05)
 
     # --- webhooks ---
 
