@@ -28,7 +28,7 @@ def served(
         if request.param == "postgresql":
             database_url = stack.enter_context(fresh_database(request.getfixturevalue("pg_server_url")))
         allow = ",".join(f"127.0.0.1:{port}" for port in v1_ports)
-        process = stack.enter_context(hub(directory, database_url, callback_allow=allow))
+        process = stack.enter_context(hub(directory, database_url, callback_allow=allow, log_level="debug"))
         yield Served(process, database_url, v1_ports)
         assert process.stop() == 0
         assert "Traceback" not in process.log
