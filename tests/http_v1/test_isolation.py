@@ -28,6 +28,8 @@ async def everything(till: Tillgate, shop: Client) -> dict[str, str]:
     refund = await till.create_refund(payment.id, 1000, "x")
     account = await till.create_account("payme", "main", PAYME)
     standing = await till.create_standing_order(order_id="S", currency="UZS", channel="payme")
+    titled = {"title": "Tea", "currency": "IDR", "amount_minor": 100_000}
+    link = (await shop.ask("POST", "/v1/payment-links", titled)).json
     endpoint = await till.create_endpoint("https://hook.example/x")
     await till.test_endpoint(endpoint.id)
     delivery = await anext(aiter(till.deliveries()))
@@ -38,6 +40,7 @@ async def everything(till: Tillgate, shop: Client) -> dict[str, str]:
         "refund_id": refund.id,
         "account_id": account.id,
         "standing_id": standing.id,
+        "link_id": link["id"],
         "endpoint_id": endpoint.id,
         "delivery_id": delivery.id,
         "event_id": event.id,
