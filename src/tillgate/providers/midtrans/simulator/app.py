@@ -49,6 +49,7 @@ def create_app(midtrans: MidtransSimulator) -> web.Application:
             midtrans.calls[call] += 1
             fault = midtrans.faults[call].popleft() if midtrans.faults[call] else "none"
             try:
+                await request.read()  # the whole request is here before anything goes wrong
                 _broken(fault)
                 if fault == "slow":
                     await asyncio.sleep(midtrans.slow_s)
@@ -57,7 +58,7 @@ def create_app(midtrans: MidtransSimulator) -> web.Application:
                 return await _faulty(midtrans, fault, status, found)
             except MidtransError as error:
                 return _error(error)
-            except Dropped:
+            except (Dropped, ConnectionResetError):
                 return _drop(request)
 
         return handle

@@ -172,6 +172,18 @@ async def test_an_answer_that_is_none_is_unsure_and_looked_up(shop: Shop, fault:
     assert (await shop.payment(opened)).status == ("failed" if fault == "500" else "pending")
 
 
+async def test_a_slow_answer_is_a_lost_one(sqlite_url: str) -> None:
+    async with wallet_shop(sqlite_url, ["midtrans"], {"midtrans": {"timeout_s": 0.2}}) as shop:
+        shop.midtrans.slow_s = 0.3
+        shop.midtrans.fail("charge", "slow")
+        opened = await shop.open()
+        assert opened.payment.status == "unsure"
+        await asyncio.sleep(0.2)  # it is being done there all the while
+        await shop.settle(s=6)
+        assert json.loads((await shop.attempt(opened)).show or "{}")["qr_string"]
+        assert len(shop.midtrans.desk.transactions) == 1
+
+
 async def test_the_notification_may_overtake_the_answer(shop: Shop) -> None:
     shop.midtrans.fail("charge", "webhook_first")
     opened = await shop.open()

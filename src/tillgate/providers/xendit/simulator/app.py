@@ -48,10 +48,11 @@ def create_app(xendit: XenditSimulator) -> web.Application:
             xendit.calls[call] += 1
             fault = xendit.faults[call].popleft() if xendit.faults[call] else "none"
             try:
+                await request.read()  # the whole request is here before anything goes wrong
                 return await _faulty(xendit, request, fault, work)
             except XenditError as error:
                 return _json(error.status, {"error_code": error.code, "message": error.message})
-            except Dropped:
+            except (Dropped, ConnectionResetError):
                 return _drop(request)
 
         return handle

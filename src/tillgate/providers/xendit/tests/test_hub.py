@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -148,6 +149,18 @@ async def test_an_answer_that_is_none_is_unsure_and_looked_up(shop: Shop, fault:
         await shop.settle(s=61)
     taken = fault != "500"
     assert (await shop.payment(opened)).status == ("pending" if taken else "failed")
+
+
+async def test_a_slow_answer_is_a_lost_one(sqlite_url: str) -> None:
+    async with wallet_shop(sqlite_url, ["xendit"], {"xendit": {"timeout_s": 0.2}}) as shop:
+        shop.xendit.slow_s = 0.3
+        shop.xendit.fail("create", "slow")
+        opened = await shop.open()
+        assert opened.payment.status == "unsure"
+        await asyncio.sleep(0.2)  # it is being done there all the while
+        await shop.settle(s=6)
+        assert (await shop.payment(opened)).status == "pending"
+        assert len(shop.xendit.desk.requests) == 1
 
 
 async def test_the_webhook_may_overtake_the_answer(shop: Shop) -> None:
