@@ -363,6 +363,7 @@ class Provider(Generic[ConfigT]):
     secrets: frozenset[str] = frozenset()
     paths: Mapping[str, str] = field(default_factory=dict)  # documented path → what it serves
     serves: Mapping[str, str] = field(default_factory=dict)  # documented path → for what payment it is asked
+    owns: frozenset[str] = frozenset()  # documented paths below which nothing is anybody else's
     asks: bool = False  # the provider opens attempts by asking us; we only invite the payer
     sandbox_only: bool = False
     simulator: Callable[[Vault, Send], Send] | None = None  # answers calls to `sandbox://<name>/…` in process

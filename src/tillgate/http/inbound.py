@@ -20,6 +20,7 @@ LIMIT_BYTES: Final = 1024 * 1024
 
 
 METHODS: Final = ["GET", "POST", "PUT"]
+ALL_METHODS: Final = [*METHODS, "PATCH", "DELETE"]
 Found: TypeAlias = Callable[[Request], Awaitable[tuple[Merchant, Account]]]
 
 
@@ -35,7 +36,10 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     for path, provider in documented(runtime.providers).items():
         found = _default(runtime, provider.name)
         door = _served(runtime, found, tokens) if path in provider.serves else _heard(runtime, found)
-        made += [Route(spelling, door, methods=METHODS) for spelling in (path, f"{path}/")]
+        # Every method, and what is below a path of its own, is the dialect's to refuse.
+        below = [f"{path}/{{rest:path}}"] if path in provider.owns else []
+        made += [Route(spelling, door, methods=ALL_METHODS) for spelling in (path, f"{path}/")]
+        made += [Route(spelling, door, methods=ALL_METHODS) for spelling in below]
     return made
 
 
@@ -85,9 +89,11 @@ def _heard(runtime: Runtime, found: Found) -> Callable[[Request], Awaitable[Resp
             return Response(b'{"error":"not_found"}', 404, media_type="application/json")
         except Unavailable:
             return Response(b'{"error":"service_unavailable"}', 503, {"retry-after": "5"}, "application/json")
-        if not isinstance(runtime.kit.connector(account), Hears):
+        connector = runtime.kit.connector(account)
+        if not isinstance(connector, Hears):
             return Response(b'{"error":"not_found"}', 404, media_type="application/json")
-        body = await read(request)
+        # A dialect with a word for "too large" says it itself.
+        body = await read(request, cut=hasattr(connector, "max_body"))
         if body is None:
             return Response(b'{"error":"payload_too_large"}', 413, media_type="application/json")
         reply = await runtime.hub.receive(merchant, account, inbound(request, body, runtime.kit.clock()))
@@ -130,14 +136,14 @@ def _own_token(request: Request, merchant: Merchant, tokens: Tokens, now: int) -
     return claims.merchant_id == merchant.id and (ends is None or now < ends)
 
 
-async def read(request: Request) -> bytes | None:
-    """The whole body; None if it is larger than any provider's."""
+async def read(request: Request, *, cut: bool = False) -> bytes | None:
+    """The whole body; None if it is larger than any provider's, or one byte more than that, if `cut`."""
     body = bytearray()
     try:
         async for piece in request.stream():
             body += piece
             if len(body) > LIMIT_BYTES:
-                return None
+                return bytes(body[: LIMIT_BYTES + 1]) if cut else None
     except ClientDisconnect:
         return None
     return bytes(body)

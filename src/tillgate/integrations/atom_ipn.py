@@ -28,6 +28,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -114,7 +115,8 @@ class Service:
         outcome: Refusal | None = None
         try:
             self._open(call)
-            heard = self.partner.hear(call)
+            ours = call if call.path.startswith("/authorize") else replace(call, path="/ipn")
+            heard = self.partner.hear(ours)  # which need not know the path token
             if isinstance(heard.echo, Ipn):
                 await self._keep(heard.echo, call.body)
             elif not isinstance(heard.echo, Granted):

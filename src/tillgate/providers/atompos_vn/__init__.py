@@ -24,5 +24,6 @@ PROVIDER = Provider(
     },
     secrets=SECRETS,
     paths={"/ipn": "IPN of a terminal", "/authorize": "tokens for the IPN"},
+    owns=frozenset({"/ipn"}),
     serves={"/payment-terminal": "shows a sale on the terminal; bearer token, requestId, orderId, amount"},
 )

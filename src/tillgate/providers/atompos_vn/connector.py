@@ -60,6 +60,8 @@ class Granted:
 class AtomPos:
     """One partner and its terminal."""
 
+    max_body = contract.MAX_BODY
+
     def __init__(self, config: Config) -> None:
         self._config = checked(config)
         self._allowed = networks(config.allow_ips) or (PRIVATE if config.auth == "none" else ())
@@ -131,6 +133,8 @@ class AtomPos:
 
     def hear(self, call: Inbound) -> Heard:
         """An IPN, an older notification or a login, in the contract's order of checks. Raises a `Refusal`."""
+        if call.path.startswith("/ipn/") and call.path.rstrip("/") != "/ipn":
+            raise contract.UnknownPath
         if call.method != "POST":
             raise WrongMethod
         if call.path.rstrip("/").endswith(AUTHORIZE):

@@ -143,6 +143,11 @@ class Client:
         )
         return said(answer)
 
+    async def raw(self, message: Any, url: str) -> Answer:
+        """Send it elsewhere; the answer as it comes."""
+        headers = {"content-type": "application/json", **await self.credentials()}
+        return await self.wire.send(encoded(message), headers=headers, url=url)
+
     async def accepted(self, message: Any, why: str, **given: Any) -> Said:
         got = await self.post(message, **given)
         expect(
