@@ -21,7 +21,7 @@ DEV := $(VENV)/.dev
 ARGS ?=
 ROUNDS ?= 1000
 
-.PHONY: help install install-dev demo test check format bench bench-ci crash lock clean
+.PHONY: help install install-dev demo test check format wheel-check bench bench-ci crash lock clean
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,18 @@ check: $(DEV) ## Check format, lint, types, architecture and dependencies
 format: $(DEV) ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+wheel-check: $(DEV) ## Install the wheel alone into an empty environment, and run the demo there
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip --disable-pip-version-check wheel --quiet \
+	  --no-deps --no-build-isolation --wheel-dir "$$work/dist" .; \
+	$(PYTHON) -m venv "$$work/venv"; \
+	"$$work/venv/bin/python" -m pip --disable-pip-version-check install --quiet \
+	  --require-hashes --only-binary=:all: -r requirements/runtime.txt; \
+	"$$work/venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps "$$work"/dist/*.whl; \
+	"$$work/venv/bin/python" -m pip --disable-pip-version-check check; \
+	mkdir "$$work/empty"; cd "$$work/empty"; "$$work/venv/bin/tillgate" demo --exit; \
+	echo "The wheel works alone: $$(basename "$$work"/dist/*.whl)"
 
 bench: $(DEV) ## Measure, and print the table of figures
 	@$(BIN)/python -m bench $(ARGS)

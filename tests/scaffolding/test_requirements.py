@@ -14,13 +14,20 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN = PROJECT["project"]["dependencies"]
 EXTRAS = [line for extra in PROJECT["project"].get("optional-dependencies", {}).values() for line in extra]
+OTEL = PROJECT["project"]["optional-dependencies"]["otel"]
 BUILD, DEV = PROJECT["dependency-groups"]["build"], PROJECT["dependency-groups"]["dev"]
 
 PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^ ]+).*\n(?P<rest>(?:^ .*\n)*)", re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    ("file", "declared"), [("runtime", RUN), ("build", BUILD), ("dev", RUN + EXTRAS + BUILD + DEV)]
+    ("file", "declared"),
+    [
+        ("runtime", RUN),
+        ("otel", RUN + OTEL),
+        ("build", BUILD),
+        ("dev", RUN + EXTRAS + BUILD + DEV),
+    ],
 )
 def test_pins_are_what_is_declared(file: str, declared: list[str]) -> None:
     pins = list(PIN.finditer((ROOT / "requirements" / f"{file}.txt").read_text()))
@@ -42,11 +49,12 @@ def test_every_pin_has_a_hash() -> None:
 
 def test_what_runs_is_what_was_tested() -> None:
     """A library has one version in all files."""
-    runtime, build, dev = (
+    runtime, otel, build, dev = (
         {
             pin["name"]: pin["version"]
             for pin in PIN.finditer((ROOT / "requirements" / f"{name}.txt").read_text())
         }
-        for name in ("runtime", "build", "dev")
+        for name in ("runtime", "otel", "build", "dev")
     )
-    assert (runtime | build).items() <= dev.items()
+    assert runtime.items() <= otel.items()
+    assert (otel | build).items() <= dev.items()

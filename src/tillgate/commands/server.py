@@ -94,6 +94,7 @@ def migrate(
         url = load(overrides(database_url=database)).database_url
         before, wanted = schema.state(url)
         after = before if check else schema.upgrade(url)
+        fit = schema.usable(url)
     except TillgateError as error:
         fail(str(error))
         return
@@ -101,7 +102,9 @@ def migrate(
         emit_json({"before": before, "after": after, "wanted": wanted})
     elif after == wanted:
         typer.echo("The database is up to date." if before == after else f"Migrated to {after}.")
+    elif fit:
+        typer.echo(f"The database is at {after}, newer than this version's {wanted}, and fit for it.")
     else:
         typer.echo(f"The database is at {after or 'nothing'}; this version wants {wanted}.")
-    if after != wanted:
+    if not fit:
         raise typer.Exit(1)

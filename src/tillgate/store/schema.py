@@ -28,7 +28,10 @@ _LOCK = 0x7111_6A7E  # two processes that migrate at once take turns
 
 
 def upgrade(url: str) -> str:
-    """Run what is missing; the revision the database is at now. Safe to run twice and by two at once."""
+    """Run what is missing; the revision the database is at now. Safe to run twice and by two at once.
+
+    A database that a newer version has migrated is left as it is: migrations only add, so that the version
+    before goes on working beside it. Raises `Misconfigured` where one says that it does not."""
 
     def work(connection: Connection) -> str:
         from alembic import command
@@ -40,7 +43,8 @@ def upgrade(url: str) -> str:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             # Nobody begins by himself here: one transaction for all, so that a kill leaves nothing half-made.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-        command.upgrade(_config(connection), "head")
+        if not _newer(connection):
+            command.upgrade(_config(connection), "head")
         connection.commit()
         return _revision(connection) or ""
 
@@ -51,6 +55,13 @@ def upgrade(url: str) -> str:
 def state(url: str) -> tuple[str | None, str]:
     """The database's revision (None: it is empty) and this version's."""
     return _with(url, _revision), head()
+
+
+def usable(url: str) -> bool:
+    """Whether this version can work on the database: it is at this version's revision, or at a newer one.
+
+    Raises `Misconfigured` where a newer one says that this version cannot."""
+    return _with(url, lambda one: _revision(one) == head() or _newer(one))
 
 
 def differences(url: str) -> list[object]:
@@ -84,6 +95,17 @@ def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _newer(connection: Connection) -> bool:
+    """Whether a newer version has been here. It says in `meta` which revision one must know to go on."""
+    revision = _revision(connection)
+    if revision is None or known(revision):
+        return False
+    needed = connection.execute(text("SELECT value FROM meta WHERE key = 'usable_from'")).scalar()
+    if needed is not None and not known(needed):
+        raise Misconfigured("the database was migrated beyond what this version can use: install a newer one")
+    return True
 
 
 def _config(connection: Connection | None) -> Config:
