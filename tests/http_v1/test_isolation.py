@@ -49,6 +49,7 @@ async def everything(till: Tillgate, shop: Client) -> dict[str, str]:
 
 
 BODIES = {
+    "v1_choose_plan": {"plan_id": "x"},
     "v1_create_refund": {"amount_minor": 1, "reason": "x"},
     "v1_resolve_payment": {"outcome": "accept", "reason": "x"},
     "v1_rotate_account": {"config": {"key": "k" * 20}},
