@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from tillgate.demo import click, mobypay, payme, printing, sandbox, wallets
+from tillgate.demo import atom, click, mobypay, payme, printing, sandbox, wallets
 from tillgate.demo.scene import Came, Scene
 from tillgate.demo.stage import Part, Stage
 from tillgate.runtime import Runtime
@@ -23,6 +23,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "sandbox": sandbox.scenes,
     "payme": payme.scenes,
     "click": click.scenes,
+    "atom": atom.scenes,
     "mobypay": mobypay.scenes,
     "wallets": wallets.scenes,
 }
