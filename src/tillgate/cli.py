@@ -21,6 +21,7 @@ from tillgate.commands import (
     merchant,
     providers,
     qr,
+    reconcile,
     resolve,
     server,
     simulate,
@@ -62,6 +63,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(export.app, name="export")
+app.add_typer(reconcile.app, name="reconcile")
 app.command()(listen.listen)
 app.command()(backup.backup)
 app.command()(backup.restore)

@@ -246,7 +246,7 @@ class Hears(Protocol):
 
 @runtime_checkable
 class Hinting(Protocol):
-    """What it hears proves nothing and may be lost: an accepted attempt is looked at from time to time too."""
+    """What it hears proves nothing and may be lost: accepted attempts are looked at now and then, too."""
 
     poll_after_ms: int
 
@@ -333,6 +333,14 @@ class Statements(Protocol):
         """What was booked from a moment up to, not including, another one, in any order.
 
         The iterator raises `Declined`, `Unreachable` or `Unsure`: half a statement is none."""
+
+
+@runtime_checkable
+class StatementFiles(Protocol):
+    """The provider's own file of settlements can be read without a map of its columns."""
+
+    def statement_file(self, data: bytes) -> list[StatementLine]:
+        """Pure. Raises `InvalidRequest` that names the rows which do not read: half a statement is none."""
 
 
 class Vault(Protocol):

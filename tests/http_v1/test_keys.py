@@ -21,6 +21,12 @@ def key(name: str | None = None) -> dict[str, str]:
     return {"Idempotency-Key": name or secrets.token_hex(8)}
 
 
+LINKS = "/v1/payment-links"
+LINK = {"title": "A", "currency": "IDR"}
+FILE = {"content": "amount\n", "currency": "IDR", "columns": {"amount": "amount"}}
+RECONCILED = {"account": "sandbox", "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+
+
 async def things(till: Tillgate, shop: Client) -> dict[str, str]:
     """One of everything that a POST is about."""
     paid, held, pending = [
@@ -36,7 +42,14 @@ async def things(till: Tillgate, shop: Client) -> dict[str, str]:
     await till.disable_endpoint(refused.id)
     await till.test_endpoint(endpoint.id)
     delivery = await anext(aiter(till.deliveries(endpoint=endpoint.id)))
+    link = (await shop.ask("POST", LINKS, LINK)).json
+    named = {"amount": "amount", "external_id": "id"}
+    day = {**RECONCILED, "file": {**FILE, "columns": named, "content": "amount,id\n7,strange"}}
+    await shop.ask("POST", "/v1/reconciliations", day)
+    finding = (await shop.ask("GET", "/v1/findings?kind=missing_here")).json["data"][0]
     return {
+        "link": link["id"],
+        "finding": finding["id"],
         "paid": paid.id,
         "held": held.id,
         "pending": pending.id,
@@ -70,6 +83,11 @@ POSTS: list[tuple[str, str, Any, Any, int]] = [
     ("v1_test_endpoint", "/v1/webhook-endpoints/{endpoint}/test", None, None, 202),
     ("v1_replay_endpoint", "/v1/webhook-endpoints/{endpoint}/replay", {}, {"what": "everything"}, 202),
     ("v1_resend_delivery", "/v1/deliveries/{delivery}/resend", None, None, 202),
+    ("v1_create_payment_link", LINKS, LINK, LINK | {"title": "B"}, 201),
+    ("v1_disable_payment_link", "/v1/payment-links/{link}/disable", None, None, 200),
+    ("v1_create_reconciliation", "/v1/reconciliations", RECONCILED | {"file": FILE},
+     RECONCILED | {"file": FILE, "utc_offset": "+07:00"}, 201),
+    ("v1_resolve_finding", "/v1/findings/{finding}/resolve", {"reason": "a"}, {"reason": "b"}, 200),
     ("v1_create_account", "/v1/accounts", {"provider": "payme", "name": "new", "config": PAYME},
      {"provider": "payme", "name": "newer", "config": PAYME}, 201),
     ("v1_rotate_account", "/v1/accounts/{account}/rotate", {"config": {"key": "k" * 20}},

@@ -141,6 +141,7 @@ class Operation:
     shows_secret: bool = False  # its answer is kept sealed
     bare: bool = False  # the body may be left out
     media: str = "application/json"  # of what is answered
+    body_limit: int = 0  # bytes, where the setting is too small for it
     tag: str = ""
     example: Mapping[str, Any] | None = None
 
@@ -262,7 +263,7 @@ class Bound:
 
     async def _read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
         """The whole body, however it is cut. Raises `TooLarge` before it is held."""
-        limit = self._web.runtime.settings.body_limit_bytes
+        limit = self._operation.body_limit or self._web.runtime.settings.body_limit_bytes
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             raise TooLarge()

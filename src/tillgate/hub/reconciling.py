@@ -7,21 +7,21 @@ statement that has what an earlier one lacked.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound
 from tillgate.domain.payment import Attempt, Refund
+from tillgate.hub.configuring import Configures
+from tillgate.hub.keys import Key, Recalls
 from tillgate.hub.kit import Kit, order_key
 from tillgate.hub.matching import DAY_MS, Booked, Found, Matched, match, summary, unknown
-from tillgate.hub.statement_files import MAX_LINES
-from tillgate.spi import StatementLine, Statements
+from tillgate.hub.statement_files import MAX_LINES, Layout, read
+from tillgate.spi import StatementFiles, StatementLine, Statements
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest, new_id
-from tillgate.store.reconciling import MAX_BOOKED, Keep, Resolve, Span
+from tillgate.store.reconciling import MAX_BOOKED, Keep, Span, resolving
 
 MARGIN_MS: Final = 2 * DAY_MS
 """A movement may stand in the books of the day beside: its clocks and its zone are not ours."""
@@ -29,6 +29,12 @@ LIFE_MS: Final = 32 * DAY_MS
 """So long before its money came a payment may have been opened."""
 LONGEST_MS: Final = 93 * DAY_MS
 LOOK_UPS: Final = 2_000
+
+Render = Callable[[Mapping[str, Any]], bytes]
+
+
+def _unseen(_row: Mapping[str, Any]) -> bytes:
+    return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,16 @@ class Reconciling:
                 raise NotAllowed(f"the statement has more than {MAX_LINES} lines: take a shorter time")
         return lines
 
+    def read_file(self, account: Account, content: str, layout: Layout | None) -> list[StatementLine]:
+        """A file by the given layout, or as the account's provider writes it. Raises `InvalidRequest`."""
+        if layout is not None:
+            return read(content, layout)
+        connector = self._kit.connector(account)
+        if not isinstance(connector, StatementFiles):
+            raise InvalidRequest(f"say which column is what: {account.provider} has no file of its own",
+                                 param="columns")  # fmt: skip
+        return connector.statement_file(content.encode())
+
     async def compare(
         self,
         merchant: Merchant,
@@ -98,17 +114,32 @@ class Reconciling:
         made.summary["new_findings"] = await self._kit.journal.run(_kept(merchant, made, lines, matched))
         return made
 
-    async def resolve(self, merchant: Merchant, finding_id: str, reason: str) -> None:
-        """Raises `NotFound`. The first reason stays."""
-        row = await self._one(merchant, finding_id)
-        if row["resolved_at"] is None:
-            await self._kit.journal.run(Resolve(finding_id, reason))
-
-    async def _one(self, merchant: Merchant, finding_id: str) -> dict[str, Any]:
-        found = await self.rows.finding(merchant.id, finding_id)
-        if found is None:
+    async def resolve(
+        self,
+        merchant: Merchant,
+        finding_id: str,
+        reason: str,
+        key: Key | None = None,
+        render: Render = _unseen,
+    ) -> tuple[int, bytes] | None:
+        """The first answer, where the key was used before. Raises `NotFound`. The first reason stays."""
+        row = await self.rows.finding(merchant.id, finding_id)
+        if row is None:
             raise NotFound("There is no such finding")
-        return found
+        changes = []
+        if row["resolved_at"] is None:
+            row = {**row, "resolved_at": self._kit.clock(), "reason": reason}
+            changes = [resolving(finding_id, reason, row["resolved_at"])]
+        command = Configures(merchant.id, tuple(changes), key, render(row))
+        return await self._kit.journal.submit(command)
+
+    async def known(self, merchant: Merchant, key: Key | None) -> tuple[int, bytes] | None:
+        """The answer that is kept for this key."""
+        return await self._kit.journal.submit(Recalls(merchant.id, key)) if key else None
+
+    async def remember(self, merchant: Merchant, key: Key | None, body: bytes) -> tuple[int, bytes] | None:
+        """Keep an answer. It comes after the comparison's own commit: a repeat in between finds nothing."""
+        return await self._kit.journal.submit(Configures(merchant.id, (), key, body)) if key else None
 
     # --- our books ---
 
@@ -238,7 +269,7 @@ def _kept(merchant: Merchant, made: Reconciliation, lines: Sequence[StatementLin
         )  # fmt: skip
     reconciliation = (
         made.id, merchant.id, made.account_id, made.source, made.from_ms, made.to_ms,
-        msgspec.json.encode(made.summary).decode(), made.created_at,
+        None, made.created_at,
     )  # fmt: skip
     found = frozenset(one for one in matched.subjects if one)
-    return Keep(merchant.id, reconciliation, rows, findings, found)
+    return Keep(merchant.id, reconciliation, made.summary, rows, findings, found)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import bindparam, select, update
 
 from tillgate.domain.payment import Attempt, Refund
 from tillgate.store import tables as t
-from tillgate.store.book import record_of
+from tillgate.store.book import Change, record_of
 from tillgate.store.database import Database, Tx
 from tillgate.store.statements import Row, columns
 
@@ -138,22 +139,25 @@ class Keep:
     and this one has is resolved."""
 
     merchant_id: str
-    reconciliation: Row
+    reconciliation: Row  # None in the place of the summary
+    summary: Mapping[str, Any]
     lines: Sequence[Row]
     findings: Sequence[Row]
     found: frozenset[str]  # subjects that this statement has
 
     async def run(self, tx: Tx, now: int) -> int:
         """How many findings are new."""
-        await tx.insert(t.reconciliations, [self.reconciliation])
-        if self.lines:
-            await tx.insert(t.statement_lines, list(self.lines))
         place = FINDING.index("digest")
         known: set[bytes] = set()
         if self.findings:
             rows = await tx.select(t.findings, ("digest",), [(row[place],) for row in self.findings])
             known = {bytes(row[place]) for row in rows}
         fresh = [row for row in self.findings if row[place] not in known]
+        summary = msgspec.json.encode({**self.summary, "new_findings": len(fresh)}).decode()
+        head = [summary if one is None else one for one in self.reconciliation]
+        await tx.insert(t.reconciliations, [tuple(head)])
+        if self.lines:
+            await tx.insert(t.statement_lines, list(self.lines))
         if fresh:
             await tx.insert(t.findings, fresh)
         missing = await tx.execute(_OPEN_MISSING, {"owner": self.merchant_id})
@@ -166,14 +170,6 @@ class Keep:
         return len(fresh)
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+def resolving(finding_id: str, reason: str, now: int) -> Change:
     """A person's word on a finding; the first one stays."""
-
-    finding_id: str
-    reason: str
-
-    async def run(self, tx: Tx, now: int) -> None:
-        await tx.execute_many(
-            _RESOLVE, [{"row_id": self.finding_id, "new_at": now, "new_reason": self.reason}]
-        )
+    return Change(_RESOLVE, {"row_id": finding_id, "new_at": now, "new_reason": reason})

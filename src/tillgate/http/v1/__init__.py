@@ -15,6 +15,7 @@ from tillgate.http.v1 import (
     ledger,
     links,
     payments,
+    reconciliations,
     refunds,
     settings,
     standing,
@@ -29,6 +30,6 @@ def operations() -> list[Operation]:
     common: dict[str, Any] = {"dialect": DIALECT}
     resources = (
         settings, payments, refunds, standing, links, events, endpoints, deliveries, accounts, ledger,
-        exports, inbound, terminals,
+        exports, inbound, terminals, reconciliations,
     )  # fmt: skip
     return [one for resource in resources for one in resource.operations(common)]

@@ -37,7 +37,17 @@ from tillgate.domain.payment import (
     RefundSucceeded,
     Reversed,
 )
-from tillgate.providers.atompay_in import checkout, codes, envelope, front, messages, schedule, signing, wire
+from tillgate.providers.atompay_in import (
+    checkout,
+    codes,
+    envelope,
+    front,
+    messages,
+    schedule,
+    settlement,
+    signing,
+    wire,
+)
 from tillgate.providers.atompay_in.codes import Outcome, explain, outcome
 from tillgate.providers.atompay_in.config import (
     Config,
@@ -61,6 +71,7 @@ from tillgate.spi import (
     Served,
     Show,
     Started,
+    StatementLine,
     Wanted,
 )
 
@@ -78,6 +89,10 @@ class AtomPay:
         self._config = checked(config)
         self._urls = urls(config)
         self._request_key = request_key(config)
+
+    def statement_file(self, data: bytes) -> list[StatementLine]:
+        """The legacy settlement report. Raises `InvalidRequest`."""
+        return settlement.statement(data, self._config.merch_id)
 
     # --- starting -------------------------------------------------------------------------------------------
 

@@ -18,7 +18,9 @@ from typing import Any, Final
 
 from tillgate.domain.errors import InvalidRequest
 from tillgate.providers.atompay_in import wire
+from tillgate.spi import StatementLine
 
+CURRENCY: Final = "INR"
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_ROWS: Final = 500_000
 
@@ -102,6 +104,27 @@ def read(data: bytes, columns: Mapping[str, str] = LEGACY, *, merch_id: str | No
         seen.add(key)
         rows.append(row)
     return Settlement(tuple(rows), tuple(problems))
+
+
+def statement(data: bytes, merch_id: str) -> list[StatementLine]:
+    """The rows as a statement's lines. Raises `InvalidRequest` that names the rows which are a problem."""
+    found = read(data, merch_id=merch_id)
+    if found.problems:
+        said = "; ".join(f"row {one.row}: {one.why}" for one in found.problems[:5])
+        raise InvalidRequest(said, param="content")
+    return [
+        StatementLine(
+            kind="refund" if row.refund_ref else "payment",
+            amount_minor=abs(row.gross_minor),
+            currency=CURRENCY,
+            reference=row.merch_txn_id,
+            external_id=row.atom_txn_id or None,
+            fee_minor=abs(row.fee_minor),
+            settled_on=row.settled_on.isoformat() if row.settled_on else None,
+        )
+        for row in found.rows
+        if row.gross_minor
+    ]
 
 
 def _records(data: bytes, columns: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
