@@ -19,6 +19,9 @@ PICK = "\x02"
 CAPTURED = "\x03"
 """Stands in a path for what an earlier step of the flow captured."""
 
+ONE_OF_1000 = "\x04"
+"""Stands in a request for the last three digits of the flow's number: the same row for every 1000th flow."""
+
 # A step is more flows than a loader can play in the time it is given.
 _ids_given = itertools.count(100_000_000_000, 10_000_000)
 
@@ -41,7 +44,7 @@ class Step:
 
     def encoded(self) -> bytes:
         body = self.body.encode()
-        length = len(body) + 11 * body.count(ID.encode())
+        length = len(body) + 11 * body.count(ID.encode()) + 2 * body.count(ONE_OF_1000.encode())
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         template = f"{head}\r\n".encode() + body
@@ -112,6 +115,6 @@ def json_post(path: str, body: dict[str, Any], headers: dict[str, str] | None = 
     """A POST of JSON in its shortest form."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     # json.dumps writes a control character as an escape: put the placeholder itself back.
-    for mark in (ID, PICK, CAPTURED):
+    for mark in (ID, PICK, CAPTURED, ONE_OF_1000):
         text = text.replace(json.dumps(mark)[1:-1], mark)
     return Step("POST", path, {"Content-Type": "application/json"} | (headers or {}), text, **rest)

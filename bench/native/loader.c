@@ -5,7 +5,8 @@
  * SCRIPT holds steps: "STEP status template_len marker_len capture_len\n" + the three byte strings + "\n".
  * In a template byte 1 stands for the flow's own 12-digit id, byte 2 for the next line of `picks`, byte 3 for what the
  * last `capture` found (the text between that prefix and the next quote). Bytes 2 and 3 may stand in the head only:
- * their length varies and Content-Length is written by whoever made the template. Status 0 accepts any 2xx.
+ * their length varies and Content-Length is written by whoever made the template. Byte 4 stands for the last three
+ * digits of the flow's id, to spread flows over a thousand rows. Status 0 accepts any 2xx.
  *
  * The rate counts flows that end inside the window (after `warm`, for `seconds`); flows under way at its end are
  * finished, so that what the server acknowledged is exactly what `all_flows` says. `flows=N` stops after N flows.
@@ -141,6 +142,8 @@ static void send_step(struct connection *c) {
         char ch = s->template[i];
         if (ch == 1) {
             n += (size_t)sprintf(out + n, "%012llu", (unsigned long long)c->id);
+        } else if (ch == 4) {
+            n += (size_t)sprintf(out + n, "%03llu", (unsigned long long)(c->id % 1000));
         } else if (ch == 2) {
             if (!pick_count) die("the script wants picks");
             n += (size_t)snprintf(out + n, CAPTURE, "%s", picks[pick_next++ % pick_count]);
