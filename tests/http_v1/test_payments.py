@@ -200,6 +200,7 @@ async def test_money_that_does_not_fit_is_held_until_somebody_decides(till: Till
         await till.resolve_payment(payment.id, "accept", "again")
     assert refused.value.error_code == "not_allowed"
     [note] = [one.data.note async for one in till.events(subject=payment.id) if one.data.note]
+    assert note.pop("by").startswith("the merchant ")
     assert note == {"resolved": "accept", "reason": "one rupiah is forgiven"}
 
 
