@@ -15,6 +15,7 @@ from tillgate.commands import (
     deliveries,
     demo,
     export,
+    ipn,
     kiosk,
     ledger,
     listen,
@@ -64,6 +65,7 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(export.app, name="export")
 app.add_typer(reconcile.app, name="reconcile")
+app.add_typer(ipn.app, name="ipn")
 app.command()(listen.listen)
 app.command()(backup.backup)
 app.command()(backup.restore)

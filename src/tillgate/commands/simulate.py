@@ -1,4 +1,4 @@
-"""`tillgate simulate payme|click|xendit|midtrans`: play the provider, with real bytes, for ours or your code.
+"""`tillgate simulate PROVIDER`: play it, with real bytes, for our code or yours.
 
 Payme and Click call: with `--link` or `--order` they pay and end; without, they serve the pages on which a
 person plays the payer (and the provider's own API) until they are stopped. Xendit and Midtrans are called:
@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from tillgate.commands import simulate_atom
 from tillgate.commands.output import Json, command, emit_json, fail
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def click(
     from tillgate.providers.click.simulator import FAULTS, ClickSimulator, build_app
 
     menu = {name: one.title for name, one in FAULTS.items()}
-    _menu(fault, menu, as_json)
+    shown_menu(fault, menu, as_json)
     _needed(target, key)
     if not re.fullmatch(r"[1-9]\d{0,17}", service_id, re.ASCII):
         _wrong("--service-id is a number")
@@ -77,7 +78,7 @@ async def click(
     ) as simulator:
         if link is None and not order:
             where = {"Pay page": "/services/pay", "Merchant API": "/v2/merchant", "Overview": "/"}
-            await _serve(build_app(simulator), host, port, where)
+            await served(build_app(simulator), host, port, where)
             return
         receipts = []
         try:
@@ -110,13 +111,13 @@ async def payme(
     """Payme: the Merchant API, a payer, the checkout page and the Subscribe API (`/api`)."""
     from tillgate.providers.payme.simulator import FAULTS, Cards, Desk, PaymeSimulator, create_app
 
-    _menu(fault, FAULTS, as_json)
+    shown_menu(fault, FAULTS, as_json)
     _needed(target, key)
     async with PaymeSimulator(Desk(target, key, login), merchant_id) as simulator:
         if link is None and not order:
             cards = Cards(merchant_id, key) if merchant_id else None
             where = {"Checkout": "/<link>", "Subscribe API": "/api", "Overview": "/"}
-            await _serve(create_app(simulator, cards), host, port, where)
+            await served(create_app(simulator, cards), host, port, where)
             return
         rows = []
         if link is not None:
@@ -162,7 +163,7 @@ async def xendit(
     """Xendit: Payments API v3, refunds, webhooks, and a wallet to scan and pay with."""
     from tillgate.providers.xendit.simulator import API_FAULTS, XenditSimulator, create_app
 
-    _menu(["list"] if fault and "list" in fault else None, API_FAULTS, as_json)
+    shown_menu(["list"] if fault and "list" in fault else None, API_FAULTS, as_json)
     if not key or not token:
         _wrong("--key and --token (or TILLGATE_SIMULATE_KEY and _TOKEN) are needed")
     async with XenditSimulator(
@@ -188,7 +189,7 @@ async def midtrans(
     """Midtrans: the Core API, notifications, and a wallet to scan and pay with."""
     from tillgate.providers.midtrans.simulator import API_FAULTS, MidtransSimulator, create_app
 
-    _menu(["list"] if fault and "list" in fault else None, API_FAULTS, as_json)
+    shown_menu(["list"] if fault and "list" in fault else None, API_FAULTS, as_json)
     if not key:
         _wrong("--key (or TILLGATE_SIMULATE_KEY) is needed")
     async with MidtransSimulator(
@@ -198,6 +199,10 @@ async def midtrans(
             simulator.fail(call, name)
         where = {"API": "/v2/charge", "Wallet": "/"}
         await _serve_called(create_app(simulator), simulator, host, port, where)
+
+
+app.command()(simulate_atom.atompay)
+app.command()(simulate_atom.atompos)
 
 
 def _webhook(url: str) -> str:
@@ -305,7 +310,7 @@ async def _payme_statement(simulator: PaymeSimulator) -> dict[str, Any]:
 # --- what the commands share --------------------------------------------------------------------------------
 
 
-def _menu(fault: list[str] | None, menu: Mapping[str, str], as_json: bool) -> None:
+def shown_menu(fault: list[str] | None, menu: Mapping[str, str], as_json: bool) -> None:
     """Show the menu where it was asked for, refuse what is not on it."""
     if fault and "list" in fault:
         if as_json:
@@ -364,7 +369,14 @@ def _report(rows: list[dict[str, Any]], as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-async def _serve(application: Any, host: str, port: int, where: Mapping[str, str]) -> None:
+async def served(
+    application: Any,
+    host: str,
+    port: int,
+    where: Mapping[str, str],
+    *,
+    lifespan: Literal["on", "off"] = "off",
+) -> None:
     """Serve until interrupted; says where once the port is bound."""
     import asyncio
     import socket
@@ -381,7 +393,7 @@ async def _serve(application: Any, host: str, port: int, where: Mapping[str, str
     base = f"http://{host}:{listener.getsockname()[1]}"
     for title, path in where.items():
         typer.echo(f"{title:14}{base}{path}")
-    config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off")
+    config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan=lifespan)
     try:
         await uvicorn.Server(config).serve(sockets=[listener])
     except asyncio.CancelledError:

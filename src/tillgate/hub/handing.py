@@ -188,6 +188,11 @@ class Handing:
             self._caller.close()
             self._caller = None
 
+    @staticmethod
+    def message(subject: str) -> str:
+        """The inbound id that a piece of this work is about."""
+        return subject[_STREAM_CHARS:]
+
     async def replay(self, merchant_id: str, inbound_id: str) -> None:
         """Raises `NotFound` unless it is a buried one."""
         for row in await self._kit.reads.due_of(BURIED, merchant_id):

@@ -194,18 +194,29 @@ class Terminal:
         """{"amount", "orderId"?, …}: a sale begun at the terminal, told to the terminal's own IPN address."""
         asked = await request.json()
         request_id = str(asked.pop("requestID", f"00017-058-{next(self._numbers):04d}"))
+        order = str(asked.pop("orderId", f"1234:{time.time_ns() // 1000}"))
+        self._begin(request_id, order, int(asked.pop("amount")))
+        self.approve(request_id, **asked)
+        return JSONResponse({"requestID": request_id})
+
+    async def sell(self, dong: int, order_id: str, faults: dict[str, Any] | None = None) -> str:
+        """A sale begun at the terminal and paid at once; its requestID."""
+        request_id = f"{time.time_ns() // 1000}-{next(self._numbers):04d}"
+        self._begin(request_id, order_id, dong)
+        self.approve(request_id, faults=faults)
+        return request_id
+
+    def _begin(self, request_id: str, order_id: str, dong: int) -> None:
         self.sales[request_id] = {
             "requestID": request_id,
-            "orderId": str(asked.pop("orderId", f"1234:{time.time_ns() // 1000}")),
+            "orderId": order_id,
             "ipnUrl": self.ipn_url,
-            "amount": int(asked.pop("amount")),
+            "amount": dong,
             "tip": 0,
             "extraData": [],
             "state": "waiting",
             "pushed": 0,
         }
-        self.approve(request_id, **asked)
-        return JSONResponse({"requestID": request_id})
 
     async def _set_behaviour(self, request: Request) -> Response:
         asked = await request.json()
