@@ -15,7 +15,7 @@ from support.serving import rows
 from support.till import Till
 from tillgate.store import statements
 from tillgate.store.directory import Merchant
-from tillgate.store.reads_pages import WINDOW, WINDOWS, Page, Pages, Wanted, _edge, _rows, _Shape
+from tillgate.store.reads_pages import WINDOWS, Page, Pages, Wanted, _edge, _rows, _Shape
 
 COUNT = int(os.environ.get("TILLGATE_TEST_PAYMENTS", "20000"))
 START = 1_790_000_000_000
@@ -90,7 +90,7 @@ async def test_what_is_rare_is_looked_for_in_bounded_steps(full: Pages, shop: Me
             break
         after = page.next
     assert found == [key(n) for n in range(COUNT, 0, -1) if n % 10_000 == 7]
-    assert pages <= COUNT // (WINDOW * WINDOWS) + len(found) // 100 + 1
+    assert pages <= COUNT // sum(WINDOWS) + len(found) // 100 + 1
 
 
 async def test_what_waits_for_somebody_is_found_at_once(full: Pages, shop: Merchant) -> None:
@@ -105,8 +105,23 @@ async def test_a_filter_gives_full_pages_where_there_is_enough(full: Pages, shop
     assert [row["id"] for row in page.rows] == [key(n) for n in range(COUNT, 0, -1) if n % 1000 == 1][:5]
 
 
+async def test_the_oldest_come_first_where_that_is_wanted(full: Pages, shop: Merchant) -> None:
+    failed = [key(n) for n in range(1, COUNT + 1) if n % 1000 == 1]
+    for sifted, wanted in (({}, [key(n) for n in range(1, 121)]), ({"status": "failed"}, failed[:12])):
+        found: list[str] = []
+        after = None
+        while len(found) < len(wanted):
+            asked = Wanted("payments", shop.id, len(wanted) // 3, after, sifted=sifted, oldest_first=True)
+            page, took_s = await timed(full, asked)
+            assert took_s < PAGE_S
+            found += [row["id"] for row in page.rows]
+            after = page.next
+        assert found[: len(wanted)] == wanted
+
+
 SHAPES = [
-    _Shape(table, found, sifted, True, False, False, status)
+    _Shape(table, found, sifted, True, False, False, status, rising)
+    for rising in (False, True)
     for table, found, sifted, status in [
         ("payments", (), (), None),
         ("payments", (), ("status", "channel"), None),

@@ -22,9 +22,9 @@ from tillgate.store.ids import event_seq
 from tillgate.store.statements import Row, columns
 
 WINDOW: Final = 2_000
-"""Rows that are looked at in one go…"""
-WINDOWS: Final = 5
-"""… and how often for one page."""
+"""Rows that are looked at in one go at most…"""
+WINDOWS: Final = (100, 400, 1_500, WINDOW, WINDOW, WINDOW, WINDOW)
+"""… and in each go for one page: what is common is found in the first, what is rare not before the last."""
 
 KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "payments": ("id",),
@@ -78,9 +78,9 @@ class Pages:
         """Rows by column name (of `postings` with their event's id, subject and time)."""
         rows: list[Mapping[str, Any]] = []
         after = wanted.after
-        for _ in range(WINDOWS):
+        for size in WINDOWS:
             missing = wanted.limit - len(rows)
-            got, edge = await self._window(wanted, after, missing)
+            got, edge = await self._window(wanted, after, missing, max(size, min(2 * missing, WINDOW)))
             rows += got[:missing]
             if len(got) > missing:
                 return Page(rows, _key(wanted.table, rows[-1]))
@@ -91,9 +91,9 @@ class Pages:
         return Page(rows, after)
 
     async def _window(
-        self, wanted: Wanted, after: Key | None, missing: int
+        self, wanted: Wanted, after: Key | None, missing: int, size: int
     ) -> tuple[Sequence[Mapping[str, Any]], Key | None]:
-        """At most `missing + 1` rows of the next window, and its last key where it may go on behind."""
+        """At most `missing + 1` of the next `size` rows, and the last one's key where it may go on behind."""
         shape = _Shape(
             wanted.table,
             tuple(wanted.found),
@@ -107,7 +107,8 @@ class Pages:
         params: dict[str, Any] = {"owner": wanted.merchant_id, "low": wanted.low, "high": wanted.high}
         params |= {f"is_{name}": value for name, value in {**wanted.found, **wanted.sifted}.items()}
         params |= {f"key_{number}": value for number, value in enumerate(after or ())}
-        params |= {"page": missing + 1, "limit": WINDOW if wanted.sifted else missing + 1}
+        params |= {"page": missing + 1, "limit": size if wanted.sifted else missing + 1}
+        params["edge"] = size - 1
         names = _names(wanted.table)
         rows = [dict(zip(names, row, strict=True)) for row in await self._database.read(_rows(shape), params)]
         if not wanted.sifted or len(rows) > missing:
@@ -166,7 +167,7 @@ class _Shape:
     low: bool
     high: bool
     status: str | None
-    rising: bool
+    rising: bool = False
 
 
 _STUCK: Final = ("unsure", "review")
@@ -225,7 +226,7 @@ def _edge(shape: _Shape) -> ClauseElement:
     """The last key of a full window."""
     table = t.metadata.tables[shape.table]
     keys = [table.c[name] for name in KEYS[shape.table]]
-    return _selection(shape).with_only_columns(*keys).limit(1).offset(WINDOW - 1)
+    return _selection(shape).with_only_columns(*keys).limit(1).offset(bindparam("edge"))
 
 
 @cache
