@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import re
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
@@ -30,13 +31,9 @@ from tillgate.domain.payment import (
     Closed,
     Fact,
     Paid,
-    RefundAccepted,
     Refunded,
-    RefundFact,
-    RefundFailed,
-    RefundSucceeded,
 )
-from tillgate.providers.xendit import codes, wire
+from tillgate.providers.xendit import codes, messages, statement, wire
 from tillgate.providers.xendit.config import Config, Rail, checked, rail
 from tillgate.spi import (
     Heard,
@@ -50,6 +47,7 @@ from tillgate.spi import (
     Send,
     Show,
     Started,
+    StatementLine,
 )
 
 TOKEN: Final = "x-callback-token"  # noqa: S105 - a header's name
@@ -57,7 +55,6 @@ EVENTS: Final = ("payment.", "payment_request.", "refund.")
 PAYMENTS_LOOKED_AT: Final = 8
 
 _OURS: Final = re.compile(r"(att|refund)_[0-9a-f]{32}", re.ASCII)
-_PHONE: Final = re.compile(r"(?:\+62|62|0)(8\d{7,12})", re.ASCII)
 _PENDING: Final = ("REQUIRES_ACTION", "ACCEPTING_PAYMENTS", "PENDING", "AUTHORIZED")
 _MAYBE_TAKEN: Final = (408, 409, 425, 499)
 
@@ -97,7 +94,7 @@ class Xendit:
                 f"amount must be {one.min_idr} to {one.max_idr} rupiah for {one.code}", param="amount"
             )
         if one.kind == "push":
-            _phone(order)
+            messages.phone(order)
         return one
 
     async def start(self, order: Order, send: Send) -> Started:
@@ -125,7 +122,7 @@ class Xendit:
         if found is None:
             raise Unsure("Xendit's answer cannot be read")
         self._same(order, found)
-        show = _show(found, one)
+        show = messages.show(found, one)
         if wire.text(found, "status") == "FAILED":
             raise Declined(codes.explain(wire.text(found, "failure_code"), "", codes.FAILURES))
         if show is None:
@@ -134,7 +131,7 @@ class Xendit:
 
     def _properties(self, order: Order, one: Rail) -> dict[str, str]:
         if one.kind == "push":
-            return {"mobile_number": _phone(order)}
+            return {"mobile_number": messages.phone(order)}
         if one.kind == "qr":
             return {}
         back = order.return_url or ""
@@ -157,11 +154,11 @@ class Xendit:
         return Tell(await self._facts(order, found, send), operation_id=order.operation_id)
 
     async def _request(self, order: Order, send: Send) -> dict[str, Any] | None:
-        clues = _clues(order)
+        clues = messages.clues(order)
         for name in filter(None, (order.external_id, *(one for one in clues if one.startswith("pr-")))):
             reply = await self._get(f"/v3/payment_requests/{name}", send)
             found = reply and wire.json_object(reply.body)
-            if found and _about(order, found):
+            if found and messages.about(order, found):
                 return found
             if name == order.external_id:
                 raise Unsure(
@@ -179,7 +176,7 @@ class Xendit:
             if wire.text(one, "reference_id") == order.operation_id:
                 reply = await self._get(f"/v3/payment_requests/{name}", send)
                 found = reply and wire.json_object(reply.body)
-                if not found or not _about(order, found):
+                if not found or not messages.about(order, found):
                     raise Unsure("Xendit lists it and shows something else")
                 return found
         if not unseen:
@@ -209,7 +206,7 @@ class Xendit:
             case "EXPIRED":
                 return (Closed("expired", "expired at Xendit"),)
             case _ if status in _PENDING:
-                show = _show(found, rail(self._config, order.channel))
+                show = messages.show(found, rail(self._config, order.channel))
                 return (Accepted(request_id, msgspec.json.encode(show).decode() if show else None),)
         raise Unsure(f"Xendit's status {status[:40]!r} is not known")
 
@@ -220,7 +217,7 @@ class Xendit:
 
         A code may be paid again, and after it expired: the payments that webhooks named count, too."""
         names = [wire.identifier(found, "latest_payment_id")]
-        names += [one for one in _clues(order) if one.startswith("py-")]
+        names += [one for one in messages.clues(order) if one.startswith("py-")]
         total, paid_with, at = 0, None, None
         for name in [one for one in dict.fromkeys(names) if one][:PAYMENTS_LOOKED_AT]:
             reply = await self._get(f"/v3/payments/{name}", send)
@@ -243,7 +240,7 @@ class Xendit:
 
     async def _given_back(self, order: Order, request_id: str, send: Send) -> int:
         """What was refunded in all, where a webhook spoke of a refund that was not ours."""
-        if not any(one.startswith("rfd-") for one in _clues(order)):
+        if not any(one.startswith("rfd-") for one in messages.clues(order)):
             return 0
         rows = await self._refunds_of(request_id, send)
         done = [one for one in rows if wire.text(one, "status") == "SUCCEEDED"]
@@ -262,7 +259,9 @@ class Xendit:
             after = wire.json_object(reply.body) if reply.status == 200 else None
             if reply.status >= 500:
                 raise Unsure(f"Xendit answered {reply.status} to a cancel")
-            found = after if after and _about(order, after) else await self._request(order, send) or found
+            found = (
+                after if after and messages.about(order, after) else await self._request(order, send) or found
+            )
         return Tell(await self._facts(order, found, send), operation_id=order.operation_id)
 
     # --- refunds --------------------------------------------------------------------------------------------
@@ -291,7 +290,7 @@ class Xendit:
             raise _refused(reply, found)
         if found is None or wire.text(found, "reference_id") != refund.operation_id:
             raise Unsure("Xendit's answer to a refund cannot be read")
-        return Tell((_refund_fact(found),), operation_id=refund.operation_id)
+        return Tell((messages.refund_fact(found),), operation_id=refund.operation_id)
 
     async def look_refund(self, refund: RefundOrder, send: Send) -> Tell | None:
         if refund.external_id:
@@ -299,12 +298,12 @@ class Xendit:
             found = reply and wire.json_object(reply.body)
             if not found or wire.text(found, "reference_id") != refund.operation_id:
                 raise Unsure("Xendit answers about another refund")
-            return Tell((_refund_fact(found),), operation_id=refund.operation_id)
+            return Tell((messages.refund_fact(found),), operation_id=refund.operation_id)
         if not refund.payment.external_id:
             return None
         for one in await self._refunds_of(refund.payment.external_id, send):
             if wire.text(one, "reference_id") == refund.operation_id:
-                return Tell((_refund_fact(one),), operation_id=refund.operation_id)
+                return Tell((messages.refund_fact(one),), operation_id=refund.operation_id)
         return None
 
     async def _refunds_of(self, request_id: str, send: Send) -> list[dict[str, Any]]:
@@ -317,6 +316,15 @@ class Xendit:
         if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
             raise Unsure("Xendit's list cannot be read")
         return rows
+
+    def statement(self, from_ms: int, to_ms: int, send: Send) -> AsyncIterator[StatementLine]:
+        """What Xendit booked. Its iterator raises `Declined`, `Unreachable` or `Unsure`."""
+
+        async def fetch(path: str) -> dict[str, Any] | None:
+            reply = await self._get(path, send)
+            return wire.json_object(reply.body) if reply else None
+
+        return statement.lines(from_ms, to_ms, fetch)
 
     # --- hearing --------------------------------------------------------------------------------------------
 
@@ -386,21 +394,8 @@ class Xendit:
         raise Unsure(f"Xendit answered {reply.status} to a look")
 
     def _same(self, order: Order, found: dict[str, Any]) -> None:
-        if not _about(order, found) or not wire.identifier(found, "payment_request_id"):
+        if not messages.about(order, found) or not wire.identifier(found, "payment_request_id"):
             raise Unsure("Xendit answers about something else")
-
-
-def _about(order: Order, found: dict[str, Any]) -> bool:
-    named = wire.identifier(found, "payment_request_id")
-    return wire.text(found, "reference_id") == order.operation_id and order.external_id in (None, named)
-
-
-def _clues(order: Order) -> list[str]:
-    details = wire.json_object(order.details.encode()) if order.details else None
-    found = (details or {}).get("clues", [])
-    return [
-        one for one in found if isinstance(one, str) and re.fullmatch(r"[A-Za-z0-9-]{4,64}", one, re.ASCII)
-    ]
 
 
 def _refused(reply: HttpReply, found: dict[str, Any] | None) -> Declined | Unsure:
@@ -409,38 +404,3 @@ def _refused(reply: HttpReply, found: dict[str, Any] | None) -> Declined | Unsur
     if no or (reply.status == 503 and code in codes.REFUSED):
         return Declined(codes.explain(code or str(reply.status), message, codes.ERRORS))
     return Unsure(f"Xendit answered {reply.status} {code}"[:200])
-
-
-def _show(found: dict[str, Any], one: Rail) -> Show | None:
-    """What the payer is shown: Xendit's `actions`."""
-    for action in wire.parts(found, "actions"):
-        kind, value = wire.text(action, "descriptor"), wire.text(action, "value")
-        if kind == "QR_STRING" and value and len(value) <= 1024:
-            return Show("qr", qr_string=value)
-        if kind in ("WEB_URL", "DEEPLINK_URL", "WEB_GENERIC_URL") and re.match(
-            r"[a-z][a-z0-9+.-]*://", value
-        ):
-            app = not value.startswith(("https://", "http://")) or kind == "DEEPLINK_URL"
-            return Show("app" if app else "redirect", url=value[:2048])
-    return Show("wait") if one.kind == "push" else None
-
-
-def _phone(order: Order) -> str:
-    """The payer's phone in +62 form. Raises `InvalidRequest`."""
-    given = str(order.metadata.get("customer_phone") or "")
-    found = _PHONE.fullmatch(re.sub(r"[ .-]", "", given))
-    if found is None:
-        raise InvalidRequest("this wallet needs metadata.customer_phone, as +628…", param="customer_phone")
-    return f"+62{found[1]}"
-
-
-def _refund_fact(found: dict[str, Any]) -> RefundFact:
-    name = wire.identifier(found, "id") or None
-    match wire.text(found, "status"):
-        case "SUCCEEDED":
-            return RefundSucceeded(name)
-        case "FAILED" | "CANCELLED" | "CANCELED":
-            return RefundFailed(codes.explain(wire.text(found, "failure_code"), "", codes.ERRORS))
-        case "PENDING":
-            return RefundAccepted(name)
-    raise Unsure("Xendit's refund has a status that is not known")

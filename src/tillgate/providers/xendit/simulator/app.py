@@ -101,6 +101,24 @@ def create_app(xendit: XenditSimulator) -> web.Application:
         rows = [shown_refund(one) for one in xendit.desk.refunds.values() if one.request_id == wanted]
         return 200, {"data": rows, "has_more": False}
 
+    async def transactions(request: web.Request) -> tuple[int, Any]:
+        query = request.query
+        first, last = query.get("created[gte]", ""), query.get("created[lte]", "9")
+        kinds, limit = query.getall("types", []), query.get("limit", "10")
+        if not limit.isdigit() or not 1 <= int(limit) <= 50:
+            raise invalid("limit is 1 to 50")
+        rows = [
+            one
+            for one in xendit.desk.transactions()
+            if first <= one["created"] <= last and (not kinds or one["type"] in kinds)
+        ]
+        if after := query.get("after_id"):
+            ids = [one["id"] for one in rows]
+            if after not in ids:
+                raise XenditError(404, "DATA_NOT_FOUND", "there is no such transaction")
+            rows = rows[ids.index(after) + 1 :]
+        return 200, {"data": rows[: int(limit)], "has_more": len(rows) > int(limit), "links": []}
+
     async def act(request: web.Request) -> tuple[int, Any]:
         """Our own: what no published call can play."""
         name, action = request.match_info["name"], request.match_info["action"]
@@ -121,6 +139,7 @@ def create_app(xendit: XenditSimulator) -> web.Application:
     app.router.add_post("/refunds", api("refund", refund))
     app.router.add_get("/refunds", api("refunds", refunds))
     app.router.add_get("/refunds/{name}", api("get_refund", get_refund))
+    app.router.add_get("/transactions", api("transactions", transactions))
     app.router.add_post("/_simulator/{name}/{action}", api("act", act))
     _pages(app, xendit)
     return app

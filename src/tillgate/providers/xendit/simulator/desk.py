@@ -79,6 +79,8 @@ class Desk:
         self._clock, self._page_url = clock, page_url
         self.requests: dict[str, Request] = {}
         self.refunds: dict[str, Refund] = {}
+        self.altered: dict[str, dict[str, Any] | None] = {}  # by payment or refund id; None: not listed
+        self.unknown: list[dict[str, Any]] = []  # rows of the statement that nobody here made
 
     # --- payment requests ---
 
@@ -204,6 +206,50 @@ class Desk:
         made = Refund(f"rfd-{uuid.uuid4()}", request.id, reference, amount, reason, self._clock())
         self.refunds[made.id] = made
         return made
+
+    # --- the statement ---
+
+    def transactions(self) -> list[dict[str, Any]]:
+        """What moved, newest first, as the list of transactions has it; `altered` changes or hides rows."""
+        rows = []
+        for one in self.requests.values():
+            for paid in one.payments:
+                found = self._moved("PAYMENT", paid.id, one, paid.amount, paid.at)
+                rows.append({**found, "reference_id": one.reference_id, "cashflow": "MONEY_IN"})
+        for back in self.refunds.values():
+            if back.status == "SUCCEEDED":
+                found = self._moved("REFUND", back.id, self.requests[back.request_id], back.amount, back.at)
+                rows.append({**found, "reference_id": back.reference_id, "cashflow": "MONEY_OUT"})
+        rows += self.unknown
+        changed = [(row, self.altered.get(str(row["product_id"]), {})) for row in rows]
+        kept = [{**row, **change} for row, change in changed if change is not None]
+        return sorted(kept, key=lambda row: (row["created"], row["id"]), reverse=True)
+
+    def _moved(self, kind: str, name: str, one: Request, amount: int, at: float) -> dict[str, Any]:
+        fee = amount * 7 // 1000 if kind == "PAYMENT" else 0
+        return {
+            "id": "txn_" + name.partition("-")[2],
+            "product_id": name,
+            "type": kind,
+            "status": "SUCCESS",
+            "channel_category": "QR_CODE" if one.channel == "QRIS" else "EWALLET",
+            "channel_code": one.channel,
+            "account_identifier": None,
+            "currency": "IDR",
+            "amount": amount,
+            "net_amount": amount - fee,
+            "settlement_status": "SETTLED",
+            "estimated_settlement_time": stamp(at + 86_400),
+            "created": stamp(at),
+            "updated": stamp(at),
+            "fee": {
+                "xendit_fee": fee,
+                "value_added_tax": 0,
+                "xendit_withholding_tax": 0,
+                "third_party_withholding_tax": 0,
+                "status": "COMPLETED",
+            },
+        }
 
     # --- as JSON ---
 

@@ -11,7 +11,7 @@ import pytest
 
 from support.wallets import XENDIT_TOKEN, Shop, wallet_shop
 from tillgate import qr
-from tillgate.domain.errors import InvalidRequest, RefundNotAllowed
+from tillgate.domain.errors import InvalidRequest, RefundNotAllowed, Unsure
 
 ISSUERS = {"gopay": "GoPay", "ovo": "OVO", "dana": "DANA", "shopeepay": "ShopeePay"}
 
@@ -308,3 +308,42 @@ async def test_a_person_plays_the_payer_by_scanning_the_code(shop: Shop) -> None
     assert (payment.status, payment.paid_with) == ("paid", "BCA")
     refund = await shop.refunded(await shop.refund(opened, 1_000))  # most banks cannot give it back
     assert (refund.failure or "").startswith("this payment cannot be refunded (Xendit: REFUND_NOT_SUPPORTED")
+
+
+async def test_a_statement_is_compared_with_the_books(shop: Shop) -> None:
+    opened = []
+    for _ in range(60):  # more than a page
+        opened.append(await shop.open())
+        await shop.xendit.pay(list(shop.xendit.desk.requests)[-1])
+        shop.clock.on(ms=1_000)
+    await shop.settle()
+    assert (await shop.refunded(await shop.refund(opened[0], 50_000))).phase == "succeeded"
+    desk, reconciling = shop.xendit.desk, shop.till.hub.reconciling
+    account, begun = shop.accounts["xendit"], 1_790_000_000_000
+
+    async def compared() -> dict[str, Any]:
+        end = shop.clock() + 1
+        lines = await reconciling.pull(shop.merchant, account, begun, end)
+        made = await reconciling.compare(
+            shop.merchant, account, lines, source="api", from_ms=begun, to_ms=end
+        )
+        return made.summary
+
+    lines = await reconciling.pull(shop.merchant, account, begun, shop.clock() + 1)
+    assert [one.kind for one in lines].count("payment") == 60
+    assert [one.kind for one in lines].count("refund") == 1
+    assert {one.fee_minor for one in lines if one.kind == "payment"} == {1_050_00}
+    assert {one.settled_on for one in lines if one.kind == "payment"} == {"2026-09-22"}
+
+    payments = [one.payments[0].id for one in desk.requests.values()]
+    stranger = {**desk.transactions()[0], "id": "txn_x", "product_id": "py-x", "reference_id": "nobody's"}
+    desk.altered = {payments[1]: None, payments[2]: {"amount": 149_999}}
+    desk.unknown = [stranger]
+    findings = (await compared())["findings"]
+    assert sorted(findings.values()) == [1, 1, 1]  # not listed, another amount, not ours
+    desk.altered, desk.unknown = {}, []
+    assert (await compared())["findings"] == {}
+
+    shop.xendit.fail("transactions", "types")
+    with pytest.raises(Unsure):
+        await reconciling.pull(shop.merchant, account, begun, shop.clock())
