@@ -78,12 +78,12 @@ class PaymentLinks:
     ) -> LinkMade:
         """Raises `InvalidRequest`, `OrderConflict` for a reference that another link has."""
         kit, now = self._kit, self._kit.clock()
-        link_id = new_id("lnk_", now)
+        code = "".join(secrets.choice(_ALPHABET) for _ in range(CODE_CHARS))
         wanted = PaymentLink(
-            id=link_id,
+            id=new_id("lnk_", now),
             merchant_id=merchant.id,
-            code="".join(secrets.choice(_ALPHABET) for _ in range(CODE_CHARS)),
-            reference=intent.reference or link_id,
+            code=code,
+            reference=intent.reference or code,
             title=intent.title,
             currency=intent.currency,
             amount_minor=intent.amount_minor,
@@ -197,11 +197,11 @@ class PaymentLinks:
             raise InvalidRequest("The amount is outside what this link takes", param="amount")
         if link.once:
             return await self._use_once(merchant, link, latest, channel, amount)
-        order_id = f"{link.reference}-{digest('use', link.id, use)[:8].hex()}"
+        order_id = f"{link.reference}-{digest('use', link.id, use)[:6].hex()}"
         try:
             return await self._payment(merchant, link, order_id, channel, amount)
         except OrderConflict:  # the same form, with another amount or channel: another payment
-            fresh = f"{link.reference}-{secrets.token_hex(8)}"
+            fresh = f"{link.reference}-{secrets.token_hex(6)}"
             return await self._payment(merchant, link, fresh, channel, amount)
 
     async def _use_once(
