@@ -16,11 +16,13 @@ from sqlalchemy import Column, Float, Integer, String, create_engine
 from sqlalchemy.orm import declarative_base, sessionmaker
 
 from tillgate import conform
+from tillgate.providers.click.simulator import ClickSimulator
 from tillgate.providers.payme.conformance import CHECKS, CONFORMANCE
 from tillgate.providers.payme.simulator import PaymeSimulator
 from tillgate.providers.payme.tests.payme_kit import serve
 
-SHOP = Path(__file__).parents[2] / "examples" / "payme_fastapi" / "shop.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SHOP = EXAMPLES / "payme_fastapi" / "shop.py"
 KEY = "the-key-from-your-cash-desk"
 
 
@@ -209,3 +211,29 @@ def test_the_helpers_of_the_model_move_rows_only_where_the_rules_allow(tmp_path:
         other = PaymentTransaction.create_transaction(db, "payme", "b", 5, "19.99")
         assert (other.mark_as_cancelled(db).state, other.reason) == (-1, 5)
     engine.dispose()
+
+
+async def test_the_example_in_the_documents_form_takes_payme_and_click(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/moved.db")
+    monkeypatch.setenv("PAYME_KEY", KEY)
+    monkeypatch.setenv("CLICK_SECRET_KEY", "TEST-click-secret")
+    spec = importlib.util.spec_from_file_location("example_moved", EXAMPLES / "from_paytechuz" / "main.py")
+    assert spec is not None
+    assert spec.loader is not None
+    moved = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(moved)
+    with moved.SessionLocal() as db:
+        db.add_all([moved.Order(id=number, amount=1000.0) for number in (1, 2, 3)])
+        db.commit()
+    async with serve(moved.app) as base:
+        async with PaymeSimulator.of(f"{base}/payments/payme/webhook", KEY) as payme:
+            assert (await payme.pay({"id": "1"}, 100_000, "crowd")).state == 2
+            await payme.refund(await payme.pay({"id": "2"}, 55))
+        target = f"{base}/payments/click/webhook"
+        async with ClickSimulator(target, service_id=12345, secret_key="TEST-click-secret") as click:
+            assert (await click.pay("3", "1000.00", fault="concurrent")).status == "paid"
+    with moved.SessionLocal() as db:
+        assert [db.get(moved.Order, number).status for number in (1, 2, 3)] == ["paid", "cancelled", "paid"]
+    moved.engine.dispose()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 from sqlalchemy import select
 from starlette.applications import Starlette
@@ -16,9 +17,11 @@ from starlette.applications import Starlette
 from tillgate import conform
 from tillgate.conform import Payable
 from tillgate.http import inbound
+from tillgate.http.app import create_app
 from tillgate.hub import Intent
 from tillgate.providers.click.conformance import CONFORMANCE, target
 from tillgate.providers.click.simulator import FAULTS, ClickSimulator
+from tillgate.providers.payme.simulator import PaymeSimulator
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 from tillgate.store import audit, tables
@@ -129,6 +132,41 @@ async def test_a_payer_goes_from_the_link_to_paid(hub: Any) -> None:
     assert receipt.status == "paid"
     payment = await hub.runtime.kit.reads.payment(opened.payment.id)
     assert (payment.status, payment.paid_minor) == ("paid", PRICE)
+
+
+async def test_the_documented_paths_serve_the_default_accounts(
+    hub: Any, open_app: Callable[..., Any]
+) -> None:
+    """Payme's and Click's, in the whole application; where there is no default account they are not found."""
+    runtime, now = hub.runtime, hub.runtime.kit.clock()
+    app = create_app(Settings(database_url=runtime.settings.database_url, sandbox=True), worker=False)
+    async with app.router.lifespan_context(app), open_app(app) as base, aiohttp.ClientSession() as http:
+
+        async def status(path: str) -> int:
+            async with http.post(base + path, data=b"x") as reply:
+                return reply.status
+
+        paths = ["/payments/payme/webhook", "/payments/click/webhook", "/payments/click/prepare"]
+        paths += ["/payments/click/complete", "/payments/click/complete/"]
+        assert [await status(path) for path in paths] == [404] * len(paths)
+
+        made = await runtime.create_merchant("bazaar")
+        create = runtime.directory.create_account
+        payme_config = {"merchant_id": "587f72c72cac0d162c722ae2", "key": "k" * 36}
+        await create(made.merchant_id, "payme", "payme", payme_config, now, is_default=True)
+        await create(made.merchant_id, "click", "click", CONFIG, now, is_default=True)
+        assert [await status(path) for path in paths] == [200] * len(paths)
+
+        merchant = await runtime.directory.merchant(made.merchant_id)
+        await runtime.hub.open(merchant, Intent("P-1", PRICE, "UZS", "payme"))
+        async with PaymeSimulator.of(base + paths[0], "k" * 36) as payme:
+            assert (await payme.pay({"order_id": "P-1"}, PRICE)).state == 2
+        for number, (prepare, complete) in enumerate([(paths[1], None), (paths[2], base + paths[3])]):
+            await runtime.hub.open(merchant, Intent(f"C-{number}", PRICE, "UZS", "click"))
+            async with ClickSimulator(
+                base + prepare, service_id=12345, secret_key=KEY, complete_url=complete
+            ) as payer:
+                assert (await payer.pay(f"C-{number}", "15000.50")).status == "paid"
 
 
 async def test_twenty_payers_at_once_pay_one_order_once(hub: Any) -> None:
