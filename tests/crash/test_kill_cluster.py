@@ -1,8 +1,9 @@
 """Two API processes and two workers on one PostgreSQL, any of them killed at any moment, under load.
 
 The tills do what tills do: they repeat what was not answered, at whichever API answers, with the same
-order_id or `Idempotency-Key`. All that was asked for is done exactly once in the end. `TILLGATE_CRASH_ROUNDS`
-is twice the number of kills.
+order_id or `Idempotency-Key`; half of them in the document's dialect, half with the client for `/v1`. All
+that was asked for is done exactly once in the end, and told exactly once: to the callback of a payment that has
+one, and to the merchant's webhook endpoint. `TILLGATE_CRASH_ROUNDS` is twice the number of kills.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import time
 from collections import defaultdict
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import pytest
 from support.postgres import free_port
 from support.serving import Client, Credentials, Process, new_merchant, rows
 from support.sink import Sink, sink
+from tillgate.client import Conflict, HubUnavailable, NoAnswer, ProviderFailed, Tillgate
 
 KILLS = max(4, int(os.environ.get("TILLGATE_CRASH_ROUNDS", "20")) // 2)
 TILLS = 8
@@ -38,15 +41,16 @@ class Done:
     payments: dict[str, str] = field(default_factory=dict)  # order → payment
     paid: set[str] = field(default_factory=set)
     refunds: dict[str, str] = field(default_factory=dict)  # key → refund
+    called_back: set[str] = field(default_factory=set)  # payments with a callback_url
 
 
 class Cluster:
-    def __init__(self, directory: Path, url: str, sink_port: int) -> None:
+    def __init__(self, directory: Path, url: str, *sink_ports: int) -> None:
         self.settings = settings = {
             "database_url": url,
             "sandbox": 1,
             "rate_limit": 0,
-            "callback_allow": f"127.0.0.1:{sink_port}",
+            "callback_allow": ",".join(f"127.0.0.1:{port}" for port in sink_ports),
         }
         ports = [free_port() for _ in range(2)]
         self.apis = [
@@ -108,6 +112,7 @@ class Till:
             made = await self._ask("POST", "/payments", body)
             payment = made["payment_id"]
             self._done.payments[order] = payment
+            self._done.called_back.add(payment)
             await self._ask("POST", f"/sandbox/payments/{payment}/pay")
             self._done.paid.add(payment)
             for part in range(random.choice([0, 1, 3])):
@@ -118,45 +123,97 @@ class Till:
                 self._done.refunds[key] = refund["refund_id"]
 
 
+class ModernTill:
+    """The same with `tillgate.client`, one for each API."""
+
+    def __init__(self, clients: list[Tillgate], done: Done, name: str) -> None:
+        self._clients, self._done, self._name = clients, done, name
+
+    async def _ask(self, method: str, *given: Any, **named: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            assert time.monotonic() < deadline, f"{method}: nobody answers"
+            try:
+                return await getattr(random.choice(self._clients), method)(*given, **named)
+            except (NoAnswer, HubUnavailable, ProviderFailed):
+                pass
+            except Conflict as error:
+                if error.error_code != "in_flight":
+                    raise
+            await asyncio.sleep(0.05)
+
+    async def work(self, stop: asyncio.Event) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            order = f"{self._name}-{number}"
+            wanted = {
+                "amount_minor": 1_000_000,
+                "currency": "IDR",
+                "channel": random.choice(["gopay", "ovo"]),
+            }
+            made = await self._ask("create_payment", order_id=order, **wanted, idempotency_key=order)
+            self._done.payments[order] = made.id
+            await self._ask("play", made.id, "pay")
+            self._done.paid.add(made.id)
+            for part in range(random.choice([0, 1, 3])):
+                key = f"{order}-{part}"
+                refund = await self._ask("create_refund", made.id, 250_000, "crash test", idempotency_key=key)
+                self._done.refunds[key] = refund.id
+
+
 async def test_a_cluster_whose_processes_are_killed(durable_pg_url: str, tmp_path: Path) -> None:
     done, stop = Done(), asyncio.Event()
-    async with sink(free_port()) as shop:
-        port = int(shop.url.split(":")[2].partition("/")[0])
-        cluster = Cluster(tmp_path, durable_pg_url, port)
+    ports = free_port(), free_port()
+    async with sink(ports[0]) as shop, sink(ports[1]) as hook:
+        cluster = Cluster(tmp_path, durable_pg_url, *ports)
         try:
             for one in cluster.apis:  # the first makes the tables, and the second finds them
                 await asyncio.to_thread(lambda one=one: one.start().listening())
             merchant = await asyncio.to_thread(new_merchant, durable_pg_url)
             for one in cluster.workers:
                 one.start()
+            async with Tillgate(cluster.urls[0], merchant.api_key, merchant.api_secret) as till:
+                await till.create_endpoint(hook.url, ["payment.paid", "refund.succeeded"])
             await trade(cluster, merchant, done, shop, stop)
-            await everything_told(durable_pg_url, cluster, done, shop)
+            await everything_told(durable_pg_url, done, shop, hook)
             await all_there(cluster, merchant, done)
         finally:
             cluster.stop()
     verify = Process(tmp_path, ["ledger", "verify"], cluster.settings).start()
     assert await asyncio.to_thread(verify.wait) == 0, verify.log
-    print(
-        f"{len(done.payments)} payments, {len(done.refunds)} refunds, {len(shop.got)} callbacks: {verify.log}"
-    )
+    told = f"{len(shop.got)} callbacks, {len(hook.got)} events"
+    print(f"{len(done.payments)} payments, {len(done.refunds)} refunds, {told}: {verify.log}")
 
 
 async def trade(cluster: Cluster, merchant: Credentials, done: Done, shop: Sink, stop: asyncio.Event) -> None:
     async with Client(cluster.urls[0], merchant) as one, Client(cluster.urls[1], merchant) as two:
         clients = [await one.login(), await two.login()]  # both are up
-        tills = [
-            asyncio.create_task(Till(clients, done, shop.url, f"T{number}").work(stop))
-            for number in range(TILLS)
-        ]
-        await cluster.run(KILLS)
-        await asyncio.sleep(0.5)
-        stop.set()
-        await asyncio.gather(*tills)
+        async with AsyncExitStack() as stack:
+            modern = [
+                await stack.enter_async_context(
+                    Tillgate(url, merchant.api_key, merchant.api_secret, patience_s=0.5)
+                )
+                for url in cluster.urls
+            ]
+            tills: list[Till | ModernTill] = [
+                *(Till(clients, done, shop.url, f"T{number}") for number in range(TILLS // 2)),
+                *(ModernTill(modern, done, f"V{number}") for number in range(TILLS // 2)),
+            ]
+            working = [asyncio.create_task(one.work(stop)) for one in tills]
+            await cluster.run(KILLS)
+            await asyncio.sleep(0.5)
+            stop.set()
+            await asyncio.gather(*working)
     assert len(done.payments) > KILLS
 
 
-def news(done: Done, shop: Sink) -> dict[tuple[str, str, str | None], set[str]]:
-    heard: dict[tuple[str, str, str | None], set[str]] = defaultdict(set)
+News = dict[tuple[str, str, str | None], set[str]]
+
+
+def called(shop: Sink) -> News:
+    """What callbacks told: payment, type, refund → ids of messages."""
+    heard: News = defaultdict(set)
     for one in shop.got:
         said = json.loads(one.body)
         refund = said["refund"]["refund_id"] if said["refund"] else None
@@ -164,19 +221,32 @@ def news(done: Done, shop: Sink) -> dict[tuple[str, str, str | None], set[str]]:
     return heard
 
 
-async def everything_told(url: str, cluster: Cluster, done: Done, shop: Sink) -> None:
+def hooked(hook: Sink) -> News:
+    """The same from the webhook endpoint, in the words of callbacks."""
+    heard: News = defaultdict(set)
+    words = {"payment.paid": "payment.success", "refund.succeeded": "refund.success"}
+    for one in hook.got:
+        said = json.loads(one.body)
+        refund = said["data"]["refund"]["id"] if "refund" in said["data"] else None
+        heard[said["data"]["payment"]["id"], words[said["type"]], refund].add(one.id)
+    return heard
+
+
+async def everything_told(url: str, done: Done, shop: Sink, hook: Sink) -> None:
     of = {done.refunds[key]: done.payments[key.rpartition("-")[0]] for key in done.refunds}
     wanted: set[tuple[str, str, str | None]] = {(one, "payment.success", None) for one in done.paid}
     wanted |= {(payment, "refund.success", refund) for refund, payment in of.items()}
+    callbacks = {one for one in wanted if one[0] in done.called_back}
     deadline = time.monotonic() + PATIENCE_S
-    while missing := wanted - news(done, shop).keys():
+    while missing := (callbacks - called(shop).keys()) | (wanted - hooked(hook).keys()):
         assert time.monotonic() < deadline, f"{len(missing)} of {len(wanted)} were never told"
         # As if the minute had passed in which a killed worker's claims are its own.
         await rows(url, "UPDATE deliveries SET next_at = 0 WHERE state = 'pending'")
         await rows(url, "UPDATE due SET run_at = 0 WHERE kind IN ('refund', 'look_refund')")
         await asyncio.sleep(1)
-    assert all(len(ids) == 1 for ids in news(done, shop).values())
-    assert news(done, shop).keys() == wanted
+    for heard, all_of_it in ((called(shop), callbacks), (hooked(hook), wanted)):
+        assert heard.keys() == all_of_it
+        assert all(len(ids) == 1 for ids in heard.values())
 
 
 async def answers(client: Client) -> None:
