@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
+from typing import Any, Final
 
 import structlog
+
+REQUEST: Final[ContextVar[bytes]] = ContextVar("request")
+"""The id of the request that is being answered. Setting it is all that a request costs; a line that is logged
+reads it."""
 
 
 def configure(level: str, style: str) -> None:
@@ -19,6 +25,7 @@ def configure(level: str, style: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _whose,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -28,3 +35,10 @@ def configure(level: str, style: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _whose(_logger: Any, _method: str, line: Any) -> Any:
+    request = REQUEST.get(None)
+    if request is not None:
+        line.setdefault("request", request.decode("latin-1"))
+    return line

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+import msgspec
 import structlog
 
 from tillgate import schemas, schemas_v1, webhooks
@@ -157,9 +158,9 @@ class Worker:
             if result.tried and delivery.endpoint_id is not None:
                 await self._mind(delivery, result)
         except TillgateError as error:
-            log.warning("a delivery will be tried again", delivery=delivery.id, why=error.code)
+            log.warning("a delivery will be tried again", **_named(delivery), why=error.code)
         except Exception:
-            log.error("a delivery failed", delivery=delivery.id, exc_info=True)
+            log.error("a delivery failed", **_named(delivery), exc_info=True)
 
     async def _mind(self, delivery: Delivery, result: Result) -> None:
         """Keep since when an endpoint fails; switch off one that wants no more, or that failed for days."""
@@ -223,9 +224,19 @@ class Worker:
             error = f"{failed.code}: {failed}"[:ANSWER_CHARS]
         except Exception:
             # A try like any other, so that it ends: what cannot be sent must not block its stream for ever.
-            log.error("a delivery could not be sent", delivery=delivery.id, exc_info=True)
+            log.error("a delivery could not be sent", **_named(delivery), exc_info=True)
             error = "internal: it could not be sent"
         return _judged(delivery, reply, error, at, kit.clock() - at)
+
+
+def _named(delivery: Delivery) -> dict[str, str]:
+    """What a line in the log says of a delivery."""
+    try:
+        told = msgspec.json.decode(delivery.body)
+        about = {"payment": told["payment"]["id"]} if "payment" in told else {}
+    except (msgspec.DecodeError, TypeError, KeyError):
+        about = {}
+    return {"delivery": delivery.id, **about}
 
 
 def _endpoint(merchant: Merchant, endpoint_id: str | None) -> Endpoint | None:

@@ -23,6 +23,7 @@ from tillgate.http.metrics import Scrape
 from tillgate.http.operation import Bound, Dialect, MethodNotAllowed, Web, named
 from tillgate.http.tokens import Tokens
 from tillgate.hub.endpoints import EVENT_KINDS
+from tillgate.logs import REQUEST
 from tillgate.metrics import RouteFigures
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
@@ -49,6 +50,8 @@ class Application(FastAPI):
             if bound is not None:
                 await bound(scope, receive, send)
                 return
+            given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+            REQUEST.set(named(given))
             send = self._counted(scope, send)
         await super().__call__(scope, receive, send)
 
@@ -193,7 +196,7 @@ def _answering(document: Dialect) -> Callable[[Request, Exception], Awaitable[Re
         if isinstance(error, Fault) and not isinstance(error, Unavailable):
             log.error("a request failed", route=request.url.path[:100], exc_info=error)
         dialect = v1.DIALECT if request.url.path.startswith("/v1/") else document
-        request_id = named(request.headers.get("x-request-id", "").encode("latin-1")).decode()
+        request_id = (REQUEST.get(b"") or named(b"")).decode()
         status, body, kind = dialect.error(said, request_id, None)
         headers = {"cache-control": "no-store", "x-request-id": request_id}
         headers |= {"retry-after": "1"} if status == 503 else {}

@@ -29,6 +29,7 @@ from tillgate.domain.errors import (
 from tillgate.http.limits import Limited, RateLimit
 from tillgate.http.tokens import Tokens
 from tillgate.hub import Key
+from tillgate.logs import REQUEST
 from tillgate.metrics import RouteFigures
 from tillgate.runtime import Runtime
 from tillgate.store.directory import Merchant
@@ -170,6 +171,7 @@ class Bound:
         begun = perf_counter()
         headers = dict(scope["headers"])
         request_id = named(headers.get(b"x-request-id", b""))
+        REQUEST.set(request_id)
         try:
             answer = await self._answer(scope, receive, headers)
             if answer.pieces is not None:
@@ -179,9 +181,7 @@ class Bound:
         except TillgateError as error:
             status, body, extra, kind = self._refused(error, request_id.decode())
         except Exception:
-            log.error(
-                "a request failed", operation=self._operation.name, request=request_id.decode(), exc_info=True
-            )
+            log.error("a request failed", operation=self._operation.name, exc_info=True)
             status, body, extra, kind = self._refused(Fault(), request_id.decode())
         raw = [
             (b"content-type", kind),

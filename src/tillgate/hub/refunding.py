@@ -274,7 +274,13 @@ class Refunding:
         except Unsure:
             fact = RefundAnswerLost()
         except Exception:  # noqa: BLE001 - whatever broke after the call may have left us
-            log.error("a connector failed", provider=account.provider, refund=refund.id, exc_info=True)
+            log.error(
+                "a connector failed",
+                provider=account.provider,
+                payment=refund.payment_id,
+                refund=refund.id,
+                exc_info=True,
+            )
             fact = RefundAnswerLost()
         else:
             await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
