@@ -307,6 +307,7 @@ POST payments/{payment_id}/resolve · GET payments/{payment_id}/attempts
 GET POST payments/{payment_id}/refunds · GET refunds · GET refunds/{refund_id}
 GET POST standing-orders · GET standing-orders/{standing_id} · POST standing-orders/{standing_id}/close
 GET events · GET events/{event_id}
+GET POST payment-links · GET payment-links/{link_id} · POST payment-links/{link_id}/disable
 GET POST webhook-endpoints · GET PATCH DELETE webhook-endpoints/{endpoint_id}
 POST webhook-endpoints/{endpoint_id}/disable · POST webhook-endpoints/{endpoint_id}/enable
 POST webhook-endpoints/{endpoint_id}/rotate · POST webhook-endpoints/{endpoint_id}/test
@@ -352,7 +353,7 @@ async def test_every_verb_of_v1_has_a_method_that_works(sqlite_url: str, tmp_pat
         if (words := one.split())
         for verb in words[:-1]
     }
-    assert len(wanted) == 47
+    assert len(wanted) == 51
     assert all(verb.lower() in described["paths"][path] for verb, path in wanted)
     unheard = {
         (method, path)
@@ -387,8 +388,13 @@ async def every_verb(till: Tillgate, url: str, ear: Any) -> None:
     assert (await till.cancel_payment(second.id, reason="gone")).status == "cancelled"
     lost = await till.create_payment(order_id="C", amount_minor=90_500, currency="IDR", channel="ovo")
     assert lost.status == "unsure"
-    assert (await till.resolve_payment(lost.id, "failed", "seen at the bank")).status == "failed"
+    assert (await till.resolve_payment(lost.id, "failed", "seen at the bank", by="Sari")).status == "failed"
     assert [one.id async for one in till.payments(status="paid", limit=1)] == [payment.id]
+
+    link = await till.create_payment_link("Tea", "IDR", amount_minor=100_000, channels=["gopay"], once=True)
+    assert (await till.get_payment_link(link.id)).url == link.url
+    assert [one.id async for one in till.payment_links()] == [link.id]
+    assert (await till.disable_payment_link(link.id)).disabled_at is not None
 
     payme = {"merchant_id": "587f72c72cac0d162c722ae2", "key": "a-key-as-payme-gives-them-to-a-desk"}
     account = await till.create_account("payme", "main", payme, priority=3)

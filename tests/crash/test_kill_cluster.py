@@ -2,7 +2,7 @@
 
 The tills do what tills do: they repeat what was not answered, at whichever API answers, with the same
 order_id or `Idempotency-Key`; half of them in the document's dialect, half with the client for `/v1`. All
-that was asked for is done exactly once in the end, and told exactly once: to the callback of a payment that has
+that was asked for is done exactly once in the end, and told exactly once: to the callback of a payment with
 one, and to the merchant's webhook endpoint. `TILLGATE_CRASH_ROUNDS` is twice the number of kills.
 """
 

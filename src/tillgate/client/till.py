@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 from urllib.parse import quote
 
-from tillgate.client import filters as by
+from tillgate.client import filters as where
 from tillgate.client.wire import Wire, params
 from tillgate.schemas_v1 import (
     AttemptV1,
@@ -16,6 +16,7 @@ from tillgate.schemas_v1 import (
     RefundV1,
     StandingOrderV1,
     bodies,
+    links,
 )
 
 
@@ -60,7 +61,7 @@ class Tillgate(Wire):
     async def get_payment(self, payment_id: str) -> PaymentV1:
         return await self._get(f"/v1/payments/{_part(payment_id)}", PaymentV1)
 
-    def payments(self, **filters: Unpack[by.Payments]) -> AsyncIterator[PaymentV1]:
+    def payments(self, **filters: Unpack[where.Payments]) -> AsyncIterator[PaymentV1]:
         return self._all("/v1/payments", PaymentV1, filters)
 
     async def cancel_payment(
@@ -75,11 +76,20 @@ class Tillgate(Wire):
         outcome: Literal["accept", "paid", "failed"],
         reason: str,
         *,
+        by: str | None = None,
         idempotency_key: str | None = None,
     ) -> PaymentV1:
-        """An operator's word on a payment that is held for review, or unsure."""
+        """An operator's word on a payment that is held for review, or unsure; `by` says whose."""
         path = f"/v1/payments/{_part(payment_id)}/resolve"
-        return await self._post(path, PaymentV1, {"outcome": outcome, "reason": reason}, idempotency_key)
+        body = _without_none(outcome=outcome, reason=reason, by=by)
+        return await self._post(path, PaymentV1, body, idempotency_key)
+
+    async def choose_plan(
+        self, payment_id: str, plan_id: str, *, idempotency_key: str | None = None
+    ) -> PaymentV1:
+        """One of the instalment plans in `next_action.terminal.plans`."""
+        path = f"/v1/payments/{_part(payment_id)}/plan"
+        return await self._post(path, PaymentV1, {"plan_id": plan_id}, idempotency_key)
 
     async def play(
         self,
@@ -109,7 +119,7 @@ class Tillgate(Wire):
     async def get_refund(self, refund_id: str) -> RefundV1:
         return await self._get(f"/v1/refunds/{_part(refund_id)}", RefundV1)
 
-    def refunds(self, **filters: Unpack[by.Created]) -> AsyncIterator[RefundV1]:
+    def refunds(self, **filters: Unpack[where.Created]) -> AsyncIterator[RefundV1]:
         return self._all("/v1/refunds", RefundV1, filters)
 
     async def payment_refunds(self, payment_id: str) -> list[RefundV1]:
@@ -146,15 +156,60 @@ class Tillgate(Wire):
     async def get_standing_order(self, standing_id: str) -> StandingOrderV1:
         return await self._get(f"/v1/standing-orders/{_part(standing_id)}", StandingOrderV1)
 
-    def standing_orders(self, **filters: Unpack[by.Created]) -> AsyncIterator[StandingOrderV1]:
+    def standing_orders(self, **filters: Unpack[where.Created]) -> AsyncIterator[StandingOrderV1]:
         return self._all("/v1/standing-orders", StandingOrderV1, filters)
 
     async def close_standing_order(self, standing_id: str) -> StandingOrderV1:
         return await self._post(f"/v1/standing-orders/{_part(standing_id)}/close", StandingOrderV1)
 
+    # --- payment links ---
+
+    async def create_payment_link(
+        self,
+        title: str,
+        currency: str,
+        *,
+        amount_minor: int | None = None,
+        min_minor: int | None = None,
+        max_minor: int | None = None,
+        reference: str | None = None,
+        channels: Sequence[str] = (),
+        once: bool = False,
+        payment_expires_in_s: int | None = None,
+        expires_at: where.When | None = None,
+        callback_url: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> links.PaymentLinkV1:
+        """A page that makes a payment; without `amount_minor` the payer says how much, within the bounds."""
+        body = _without_none(
+            title=title,
+            currency=currency,
+            amount_minor=amount_minor,
+            min_minor=min_minor,
+            max_minor=max_minor,
+            reference=reference,
+            channels=list(channels),
+            once=once,
+            payment_expires_in_s=payment_expires_in_s,
+            callback_url=callback_url,
+            metadata=dict(metadata) if metadata else None,
+            **params(expires_at=expires_at),
+        )
+        return await self._post("/v1/payment-links", links.PaymentLinkV1, body, idempotency_key)
+
+    async def get_payment_link(self, link_id: str) -> links.PaymentLinkV1:
+        return await self._get(f"/v1/payment-links/{_part(link_id)}", links.PaymentLinkV1)
+
+    def payment_links(self, **filters: Unpack[where.Created]) -> AsyncIterator[links.PaymentLinkV1]:
+        return self._all("/v1/payment-links", links.PaymentLinkV1, filters)
+
+    async def disable_payment_link(self, link_id: str) -> links.PaymentLinkV1:
+        return await self._post(f"/v1/payment-links/{_part(link_id)}/disable", links.PaymentLinkV1)
+
     # --- events, endpoints, deliveries ---
 
-    def events(self, **filters: Unpack[by.Events]) -> AsyncIterator[EventV1]:
+    def events(self, **filters: Unpack[where.Events]) -> AsyncIterator[EventV1]:
         return self._all("/v1/events", EventV1, filters)
 
     async def get_event(self, event_id: str) -> EventV1:
@@ -212,8 +267,8 @@ class Tillgate(Wire):
         self,
         endpoint_id: str,
         *,
-        since: by.When | None = None,
-        until: by.When | None = None,
+        since: where.When | None = None,
+        until: where.When | None = None,
         after_number: int = 0,
         what: Literal["undelivered", "everything"] = "undelivered",
     ) -> int:
@@ -228,7 +283,7 @@ class Tillgate(Wire):
                 return replayed
             after_number = done.next_number
 
-    def deliveries(self, **filters: Unpack[by.Deliveries]) -> AsyncIterator[bodies.DeliveryV1]:
+    def deliveries(self, **filters: Unpack[where.Deliveries]) -> AsyncIterator[bodies.DeliveryV1]:
         return self._all("/v1/deliveries", bodies.DeliveryV1, filters)
 
     async def get_delivery(self, delivery_id: str) -> bodies.DeliveryDetail:
@@ -299,17 +354,17 @@ class Tillgate(Wire):
     async def balances(self) -> list[bodies.BalanceV1]:
         return (await self._get("/v1/ledger/balances", bodies.BalanceList)).data
 
-    def postings(self, **filters: Unpack[by.Created]) -> AsyncIterator[bodies.PostingV1]:
+    def postings(self, **filters: Unpack[where.Created]) -> AsyncIterator[bodies.PostingV1]:
         return self._all("/v1/ledger/postings", bodies.PostingV1, filters)
 
     def export(
-        self, what: Literal["payments", "postings"], **filters: Unpack[by.Export]
+        self, what: Literal["payments", "postings"], **filters: Unpack[where.Export]
     ) -> AsyncIterator[bytes]:
         """CSV in pieces, the oldest row first. `status` is for payments alone."""
         return self._pieces(f"/v1/exports/{what}.csv", filters)
 
     async def export_to(
-        self, path: Path | str, what: Literal["payments", "postings"], **filters: Unpack[by.Export]
+        self, path: Path | str, what: Literal["payments", "postings"], **filters: Unpack[where.Export]
     ) -> int:
         """Write an export to a file, whole or not at all; its size in bytes. Raises `OSError`, too."""
         target = Path(path)
@@ -323,7 +378,7 @@ class Tillgate(Wire):
             growing.unlink(missing_ok=True)
         return size
 
-    def inbound(self, **filters: Unpack[by.Inbound]) -> AsyncIterator[bodies.InboundV1]:
+    def inbound(self, **filters: Unpack[where.Inbound]) -> AsyncIterator[bodies.InboundV1]:
         return self._all("/v1/inbound", bodies.InboundV1, filters)
 
     async def get_inbound(self, message_id: str) -> bodies.InboundDetail:
