@@ -30,6 +30,19 @@ async def everything(till: Tillgate, shop: Client) -> dict[str, str]:
     standing = await till.create_standing_order(order_id="S", currency="UZS", channel="payme")
     titled = {"title": "Tea", "currency": "IDR", "amount_minor": 100_000}
     link = (await shop.ask("POST", "/v1/payment-links", titled)).json
+    file = {
+        "content": "amount,id\n7,T-1",
+        "columns": {"amount": "amount", "external_id": "id"},
+        "currency": "IDR",
+    }
+    day = {
+        "account": "sandbox",
+        "since": "2026-01-01T00:00:00Z",
+        "until": "2026-01-02T00:00:00Z",
+        "file": file,
+    }
+    reconciliation = (await shop.ask("POST", "/v1/reconciliations", day)).json
+    finding = (await shop.ask("GET", "/v1/findings")).json["data"][0]
     endpoint = await till.create_endpoint("https://hook.example/x")
     await till.test_endpoint(endpoint.id)
     delivery = await anext(aiter(till.deliveries()))
@@ -41,6 +54,8 @@ async def everything(till: Tillgate, shop: Client) -> dict[str, str]:
         "account_id": account.id,
         "standing_id": standing.id,
         "link_id": link["id"],
+        "reconciliation_id": reconciliation["id"],
+        "finding_id": finding["id"],
         "endpoint_id": endpoint.id,
         "delivery_id": delivery.id,
         "event_id": event.id,
@@ -52,6 +67,7 @@ BODIES = {
     "v1_choose_plan": {"plan_id": "x"},
     "v1_create_refund": {"amount_minor": 1, "reason": "x"},
     "v1_resolve_payment": {"outcome": "accept", "reason": "x"},
+    "v1_resolve_finding": {"reason": "x"},
     "v1_rotate_account": {"config": {"key": "k" * 20}},
     "v1_update_endpoint": {"description": "theirs now"},
 }
@@ -79,6 +95,7 @@ async def test_another_merchants_things_are_not_found(till: Tillgate, shop: Clie
     for path in (
         "/v1/payments", "/v1/refunds", "/v1/standing-orders", "/v1/events", "/v1/webhook-endpoints",
         "/v1/deliveries", "/v1/inbound", "/v1/ledger/balances", "/v1/ledger/postings",
+        "/v1/payment-links", "/v1/reconciliations", "/v1/findings",
     ):  # fmt: skip
         assert (await rival.ask("GET", path)).json["data"] == [], path
     for path in (
