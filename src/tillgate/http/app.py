@@ -141,7 +141,7 @@ def mount(app: Application, runtime: Runtime, scrape: Scrape) -> None:
         app.routed[path] = next(iter(found.values())).figures.route
         if "{" not in path:
             app.front |= {(method, path): bound for method, bound in found.items()}
-    routes += inbound.routes(runtime)
+    routes[:0] = inbound.routes(runtime)  # first: providers' messages are many, and are found by trying each
     routes += checkout.routes(runtime)
     if settings.sandbox:
         routes += sandbox.routes(runtime)
