@@ -116,7 +116,7 @@ async def test_nothing_is_cut_off_and_all_of_it_can_be_read(checkout: CheckoutHu
         assert await page.evaluate("document.documentElement.scrollWidth") <= SMALL_PHONE["width"]
         assert await page.evaluate(CUT_OFF) == []
     for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await page.emulate_media(color_scheme=scheme)
         texts: list[dict[str, Any]] = await page.evaluate(CONTRASTS)
         assert len(texts) >= 8
         assert [text for text in texts if text["contrast"] < (3 if text["large"] else 4.5)] == []

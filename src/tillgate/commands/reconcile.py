@@ -76,7 +76,7 @@ async def run(
         if content is None:
             lines = await reconciling.pull(owner, found, begins, ends)
         else:
-            lines = reconciling.read_file(found, content, layout)
+            lines = await reconciling.read_file(found, content, layout)
         made = await reconciling.compare(
             owner, found, lines, source="api" if content is None else "file", from_ms=begins, to_ms=ends,
             day_offset_ms=offset,

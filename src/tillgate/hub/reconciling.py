@@ -6,9 +6,11 @@ statement that has what an earlier one lacked.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound
@@ -71,15 +73,15 @@ class Reconciling:
                 raise NotAllowed(f"the statement has more than {MAX_LINES} lines: take a shorter time")
         return lines
 
-    def read_file(self, account: Account, content: str, layout: Layout | None) -> list[StatementLine]:
+    async def read_file(self, account: Account, content: str, layout: Layout | None) -> list[StatementLine]:
         """A file by the given layout, or as the account's provider writes it. Raises `InvalidRequest`."""
         if layout is not None:
-            return read(content, layout)
+            return await asyncio.to_thread(read, content, layout)  # the loop has payers to serve
         connector = self._kit.connector(account)
         if not isinstance(connector, StatementFiles):
             raise InvalidRequest(f"say which column is what: {account.provider} has no file of its own",
                                  param="columns")  # fmt: skip
-        return connector.statement_file(content.encode())
+        return await asyncio.to_thread(connector.statement_file, content.encode())
 
     async def compare(
         self,
@@ -98,8 +100,10 @@ class Reconciling:
         if not 0 <= from_ms < to_ms or to_ms - from_ms > LONGEST_MS:
             raise InvalidRequest("the time to compare is above 0 and at most 93 days", param="to")
         booked = await self._booked(merchant, account, from_ms, to_ms)
-        booked += await self._looked_up(merchant, account, unknown(lines, booked))
-        matched = await self._without_stated(match(lines, booked, day_offset_ms=day_offset_ms))
+        strange = await asyncio.to_thread(unknown, lines, booked)
+        booked += await self._looked_up(merchant, account, strange)
+        matched = await asyncio.to_thread(partial(match, lines, booked, day_offset_ms=day_offset_ms))
+        matched = await self._without_stated(matched)
         now = self._kit.clock()
         expected = sum(one.done and one.expected for one in booked)
         made = Reconciliation(
@@ -111,7 +115,8 @@ class Reconciling:
             dict(summary(lines, matched, expected)),
             now,
         )
-        made.summary["new_findings"] = await self._kit.journal.run(_kept(merchant, made, lines, matched))
+        keep = await asyncio.to_thread(_kept, merchant, made, lines, matched)
+        made.summary["new_findings"] = await self._kit.journal.run(keep)
         return made
 
     async def resolve(

@@ -69,7 +69,7 @@ async def create(call: Call) -> Answer:
     if wanted.file is None:
         lines = await reconciling.pull(call.merchant, account, since, until)
     else:
-        lines = reconciling.read_file(account, wanted.file.content, _layout(wanted, wanted.file))
+        lines = await reconciling.read_file(account, wanted.file.content, _layout(wanted, wanted.file))
     made = await reconciling.compare(
         call.merchant, account, lines, source="api" if wanted.file is None else "file",
         from_ms=since, to_ms=until, day_offset_ms=offset,
