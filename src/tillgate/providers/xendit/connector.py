@@ -180,7 +180,7 @@ class Xendit:
                     raise Unsure("Xendit lists it and shows something else")
                 return found
         if not unseen:
-            raise Unsure("the payer's phone may have been asked")
+            raise Declined("Xendit does not list it, and a phone may have rung: an operator decides")
         return None
 
     async def _facts(self, order: Order, found: dict[str, Any], send: Send) -> tuple[Fact, ...]:

@@ -285,6 +285,10 @@ async def test_rails_of_the_wallets_own(sqlite_url: str) -> None:
         unsure = await shop.open("ovo", metadata=json.dumps({"customer_phone": "081234567890"}))
         await shop.settle(s=6)
         assert (await shop.payment(unsure)).status == "unsure"  # a phone may have rung: nobody may guess
+        await shop.settle(s=901)
+        assert (await shop.payment(unsure)).status == "unsure"  # not by our clock either
+        resolved = await shop.till.hub.resolve(shop.merchant, unsure.payment.id, "failed", "nobody paid")
+        assert resolved.status == "failed"
         gopay = await shop.open("gopay", 20_000_000)
         request = list(shop.xendit.desk.requests.values())[-1]
         await shop.xendit.act(request.id, "fail")
