@@ -131,6 +131,29 @@ async def test_a_once_link_is_paid_once_and_lets_its_payer_change_their_mind(che
     assert len(await checkout.runtime.kit.reads.links.payments(one.id, 10)) == 1
 
 
+async def test_a_payer_who_mistyped_pays_the_other_amount_and_the_first_is_taken_back(
+    checkout: CheckoutHub,
+) -> None:
+    one = await link(checkout, once=True)
+    _, _, first = await send(checkout, one, use="form-number-1", channel="code", amount="500.000")
+    _, _, second = await send(checkout, one, use="form-number-2", channel="code", amount="50.000")
+    payments = [await paid_at(checkout, where) for where in (first, second)]
+    assert [(one.status, one.amount_minor, one.order_id) for one in payments] == [
+        ("cancelled", 50_000_000, one.reference), ("pending", 5_000_000, f"{one.reference}-2"),
+    ]  # fmt: skip
+    await checkout.tell(payments[1], Paid(5_000_000, "IDR"))
+    assert (await page(checkout, one))[2] == second
+
+
+async def test_a_provider_that_asks_is_reached_by_a_link_too(checkout: CheckoutHub) -> None:
+    one = await link(checkout, currency="UZS", channels=("payme",), reference="ZAKAT 1")
+    status, text, _ = await page(checkout, one, "?lang=uz")
+    assert (status, 'type="radio"' in text, 'value="payme"' in text) == (200, False, True)
+    _, _, where = await send(checkout, one, "?lang=uz", use="form-number-1", channel="payme", amount="50 000")
+    async with checkout.web.get(f"{checkout.url}{where}", headers=HTML) as answer:
+        assert 'href="https://test.paycom.uz/' in await answer.text()
+
+
 async def test_a_crowd_at_a_once_link_opens_one_payment(checkout: CheckoutHub) -> None:
     one = await link(checkout, once=True)
     crowd = [

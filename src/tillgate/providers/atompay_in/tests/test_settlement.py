@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from tillgate.domain.errors import InvalidRequest
-from tillgate.providers.atompay_in.settlement import LEGACY, Problem, Settled, read
+from tillgate.providers.atompay_in.settlement import LEGACY, Problem, Settled, read, statement
 
 ROW = {
     "srNo": "1",
@@ -118,3 +118,28 @@ def test_limits_and_maps() -> None:
     with pytest.raises(InvalidRequest, match="column map"):
         read(as_csv(ROW), {**LEGACY, "tax": "b"})
     assert [problem.row for problem in read(b"[1, null, []]").problems] == [1, 2, 3]
+
+
+def test_the_report_is_a_statement_whole_or_not_at_all() -> None:
+    back = {**ROW, "refundRefNo": "R-9", "grossTxnAmount": "100.00", "totalChargeable": "0.00",
+            "netAmountToBePaid": "100.00"}  # fmt: skip
+    lines = statement(as_csv(ROW, back), "317157")
+    assert [
+        (
+            one.kind,
+            one.amount_minor,
+            one.currency,
+            one.reference,
+            one.external_id,
+            one.fee_minor,
+            one.settled_on,
+        )
+        for one in lines
+    ] == [
+        ("payment", 31_900, "INR", "0198a1b2", "11000000123456", 753, "2026-11-22"),
+        ("refund", 10_000, "INR", "0198a1b2", "11000000123456", 0, "2026-11-22"),
+    ]
+    with pytest.raises(InvalidRequest, match="row 2"):
+        statement(as_csv(ROW, {**ROW, "merchantTxnID": "2", "grossTxnAmount": "much"}), "317157")
+    with pytest.raises(InvalidRequest, match="row 1"):
+        statement(as_csv({**ROW, "merchantID": "999999"}), "317157")
