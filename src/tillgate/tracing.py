@@ -8,6 +8,7 @@ variables. Spans hold ids, statuses and codes; never a body, a URL's path to out
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
@@ -38,6 +40,8 @@ Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 _SWEEP_EVERY_S: Final = 3600.0
 _QUIET: Final = frozenset({"expire"})
 """Due work that every payment has and that is seldom worth a look; it starts a trace of its own."""
+
+log = structlog.get_logger("tillgate.tracing")
 
 _propagator: Final = TraceContextTextMapPropagator()
 
@@ -135,6 +139,10 @@ def start() -> Tracing:
         raise Misconfigured(
             "TILLGATE_TRACING needs the OpenTelemetry SDK: pip install 'tillgate[otel]'"
         ) from None
+    says = logging.getLogger("opentelemetry")
+    if not says.handlers:
+        says.addHandler(_Told())
+        says.propagate = False
     own = {"service.version": version("tillgate")}
     if "OTEL_SERVICE_NAME" not in os.environ:
         own["service.name"] = "tillgate"
@@ -143,7 +151,14 @@ def start() -> Tracing:
     return Tracing(provider)
 
 
-class _Told:
+class _Told(logging.Handler):
+    """What the SDK has to say (a collector that is away, most often), as a line of our log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.warning("traces are not exported", why=record.getMessage()[:200])
+
+
+class _Kept:
     """A command that also keeps which trace its events and its due work came from."""
 
     __slots__ = ("_command", "_context")
@@ -179,7 +194,7 @@ class TracedJournal(Journal):
         _propagator.inject(carrier)
         about = {"tillgate.merchant_id": command.merchant_id}
         span = self._tracing.begun(f"journal {type(command).__name__}", about)
-        told: Any = _Told(command, carrier["traceparent"])
+        told: Any = _Kept(command, carrier["traceparent"])
         future: asyncio.Future[T] = super().submit(told)
 
         def ended(done: asyncio.Future[T]) -> None:

@@ -62,7 +62,7 @@ async def listening(runtime: Runtime, scrape: Scrape) -> AsyncIterator[str | Non
     if where is None:
         yield None
         return
-    taken = listen(*where)
+    taken = listen(*where, said_by="TILLGATE_OPS_LISTEN")
     app = Starlette(routes=[*health(runtime), *figures(scrape, None)])
     server = Server(app)
     task = asyncio.create_task(server.serve(sockets=[taken]), name="operations")

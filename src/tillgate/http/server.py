@@ -171,7 +171,7 @@ def _loop_factory(server: Server) -> Callable[[], Any] | None:
     return factory
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, said_by: str = "--port") -> socket.socket:
     """A listening address, taken before anything else is done. Raises `Misconfigured` in one line."""
     try:
         [family, kind, proto, _, address] = socket.getaddrinfo(
@@ -187,6 +187,6 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         why = error.strerror or str(error)
         raise Misconfigured(
-            f"cannot listen on {host}:{port}: {why}; choose another with --port (0: any free one)"
+            f"cannot listen on {host}:{port}: {why}; choose another with {said_by} (0: any free one)"
         ) from None
     return taken
