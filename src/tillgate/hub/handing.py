@@ -29,6 +29,7 @@ PAUSE_MS: Final = 1_000
 _PAUSE_CAP_MS: Final = 600_000
 LEASE_MS: Final = 60_000
 _RENEW_S: Final = 20.0
+_QUEUED: Final = 1_000
 _CLAIMED_S: Final = 45.0
 """How long a claim surely holds that the worker made."""
 TIMEOUT_S: Final = 300.0
@@ -143,8 +144,14 @@ class Handing:
         self._stopping = False
 
     async def run(self, subject: str, tries: int) -> None:
+        if subject in self._running:
+            return
+        if len(self._running) >= AT_ONCE:
+            if len(self._full) < _QUEUED:  # else its lease brings it up again
+                self._full.append((subject, tries, time.monotonic() + _CLAIMED_S))
+            return
         row = await self._kit.reads.inbound(subject[_STREAM_CHARS:])
-        if row is None or subject in self._running:
+        if row is None:
             return
         _, merchant_id, account_id, body = row
         merchant, account = await self._kit.directory.account(account_id)
