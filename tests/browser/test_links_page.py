@@ -33,14 +33,13 @@ async def shot(page: Page, name: str) -> bytes:
     return await page.screenshot(path=str(Path(SHOTS) / f"{name}.png") if SHOTS else None, full_page=True)
 
 
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
 @pytest.mark.parametrize(
-    ("language", "amount", "choose", "pay", "thanks"),
+    ("viewport", "language", "amount", "choose", "pay", "thanks"),
     [
-        ("id", "Jumlah (IDR)", "Lanjutkan", "Bayar", "Pembayaran diterima"),
-        ("ru", "Сумма (IDR)", "Продолжить", "Оплатить", "Оплата получена"),
+        (PHONE, "id", "Jumlah (IDR)", "Lanjutkan", "Bayar", "Pembayaran diterima"),
+        (DESKTOP, "ru", "Сумма (IDR)", "Продолжить", "Оплатить", "Оплата получена"),
     ],
-    ids=["id", "ru"],
+    ids=["phone-id", "desktop-ru"],
 )
 async def test_a_payer_scans_a_poster_says_how_much_and_pays(
     checkout: CheckoutHub, opens: Opens, browser: Browser, viewport: dict[str, int], language: str,
