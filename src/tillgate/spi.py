@@ -316,9 +316,7 @@ class StatementLine:
     kind: str  # payment | refund: which way the money went; the amount is above zero
     amount_minor: int
     currency: str
-    reference: str | None = (
-        None  # as it was told: an operation's, payment's or refund's id, an order_id
-    )
+    reference: str | None = None  # as it was told: an operation's, payment's or refund's id, an order_id
     external_id: str | None = None
     at: int | None = None  # epoch ms of the movement
     fee_minor: int | None = None

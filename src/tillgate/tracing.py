@@ -38,6 +38,7 @@ T = TypeVar("T")
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SWEEP_EVERY_S: Final = 3600.0
+_CLOSE_S: Final = 2.0
 _QUIET: Final = frozenset({"expire"})
 """Due work that every payment has and that is seldom worth a look; it starts a trace of its own."""
 
@@ -49,15 +50,21 @@ _propagator: Final = TraceContextTextMapPropagator()
 class Tracing:
     """The spans of one process. `provider` is the SDK's, or a test's."""
 
-    def __init__(self, provider: TracerProvider) -> None:
-        self._provider = provider
+    def __init__(self, provider: TracerProvider, give_up: Callable[[], None] = lambda: None) -> None:
+        """`give_up` ends the exporter's waiting for a collector."""
+        self._provider, self._give_up = provider, give_up
         self._tracer = provider.get_tracer("tillgate", version("tillgate"))
 
     async def close(self) -> None:
-        """Export what is left; a collector that is away is waited for as long as the exporter's time-out."""
+        """Export what is left, to a collector that takes it within `_CLOSE_S`."""
         shutdown: Callable[[], None] | None = getattr(self._provider, "shutdown", None)
-        if shutdown is not None:
-            await asyncio.to_thread(shutdown)
+        if shutdown is None:
+            return
+        ending = asyncio.ensure_future(asyncio.to_thread(shutdown))
+        done, _ = await asyncio.wait([ending], timeout=_CLOSE_S)
+        if not done:
+            self._give_up()
+        await ending
 
     @contextmanager
     def span(
@@ -147,8 +154,9 @@ def start() -> Tracing:
     if "OTEL_SERVICE_NAME" not in os.environ:
         own["service.name"] = "tillgate"
     provider = Provider(resource=Resource.create(own), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Tracing(provider)
+    exporter = OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Tracing(provider, exporter.shutdown)
 
 
 class _Told(logging.Handler):

@@ -84,6 +84,8 @@ async def test_what_is_routed_is_described(sqlite_url: str) -> None:
     app = create_app(load({"database_url": sqlite_url, "sandbox": True}))
     async with app.router.lifespan_context(app):
         routed = {getattr(one, "path", str(one)).rstrip("/") or "/" for one in app.routes}
+        # What is below a path of a provider's own is refused in its words, not described.
+        routed = {path for path in routed if not path.endswith("/{rest:path}")}
         answer = next(one for one in app.routes if getattr(one, "path", "") == "/openapi.json")
         body = json.loads((await answer.endpoint(Request({"type": "http", "headers": []}))).body)
     assert [path for path in routed - set(body["paths"]) if not path.startswith(FOR_PEOPLE)] == []

@@ -401,10 +401,14 @@ async def test_a_damaged_file_is_reported(sqlite_url: str) -> None:
         for number in range(40):
             await till.paid(shop, f"ORD-{number}")
     path = sqlite_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name IN ('payments', 'postings')"
+        )
+        pages = [page for (page,) in found]
     with open(path, "r+b") as file:
-        size = file.seek(0, 2)
-        for page in range(size // 8192, size // 4096, 3):  # the schema's pages come first
-            file.seek(page * 4096)
+        for page in pages:
+            file.seek((page - 1) * 4096)
             file.write(b"\xa5" * 512)
     database = open_database(sqlite_url)
     await database.open()

@@ -20,7 +20,8 @@ async def conform(
     host: Annotated[str, typer.Option(help="Instead of a URL, for suites that speak TCP.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="The same.", min=1, max=65535)] = None,
     secret: Annotated[
-        str | None, typer.Option(help="The same as -o secret=…; env:VARIABLE keeps it out of the process list.")
+        str | None,
+        typer.Option(help="The same as -o secret=…; env:VARIABLE keeps it out of the process list."),
     ] = None,
     option: Annotated[
         list[str] | None,

@@ -129,8 +129,8 @@ class Tell:
 class Hint:
     """A message that proves nothing: look this operation up.
 
-    `clues` are names that it mentions (a provider's payment id): kept with the attempt, so that a look can ask
-    about them, and believed by nobody."""
+    `clues` are names that it mentions (a provider's payment id): kept with the attempt, so that a look can
+    ask about them, and believed by nobody."""
 
     operation_id: str | None = None
     external_id: str | None = None

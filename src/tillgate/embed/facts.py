@@ -13,8 +13,10 @@ FAR: Final = 2**62  # an order of the host's has no end that we know of
 TIMEOUT_REASON: Final = 4
 
 
-def attempt_of(row: PaymentTransaction, currency: str = "UZS") -> Attempt:
-    """State 0 and 1 wait, 2 is paid, -1 was closed before it was paid, -2 was given back after."""
+def attempt_of(row: PaymentTransaction, currency: str = "UZS", *, whole: bool = False) -> Attempt:
+    """State 0 and 1 wait, 2 is paid, -1 was closed before it was paid, -2 was given back after.
+
+    `whole`: with the account that the gateway named, which no rule looks at."""
     amount = row.amount_tiyin if row.amount_tiyin is not None else to_tiyin(row.amount or 0)
     was_paid = row.state in (PaymentTransaction.SUCCESSFULLY, PaymentTransaction.CANCELLED)
     ended = row.state in (PaymentTransaction.CANCELLED, PaymentTransaction.CANCELLED_DURING_INIT)
@@ -39,7 +41,7 @@ def attempt_of(row: PaymentTransaction, currency: str = "UZS") -> Attempt:
         refunded_minor=amount if was_paid and ended else 0,
         reversed_minor=0,
         show=None,
-        details=json.dumps({"account": _account(row.extra_data or {})}),
+        details=json.dumps({"account": _account(row.extra_data or {})}) if whole else None,
         created_at=created_at,
         provider_at=row.provider_time,
         expires_at=row.expires_at,

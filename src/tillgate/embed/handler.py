@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from tillgate.domain.dialogue import Ask, Record, Reserve
 from tillgate.domain.errors import Misconfigured, Refusal, WrongAmount
+from tillgate.embed.accounts import Glance
 from tillgate.embed.models import PaymentTransaction, to_tiyin
 from tillgate.embed.ruling import Desk, Ruling
 from tillgate.embed.session import empty, in_session, unwrapped
@@ -81,8 +82,9 @@ class EmbeddedHandler:
 
     def expected_minor(self, account: Any) -> int:
         """What a one-time order costs, in tiyin. Raises `WrongAmount` where the host's order has no price."""
+        price = account.price if isinstance(account, Glance) else getattr(account, self.amount_field)
         try:
-            expected = to_tiyin(getattr(account, self.amount_field))
+            expected = to_tiyin(price)
         except ValueError:
             raise WrongAmount() from None
         if expected <= 0:
@@ -97,6 +99,11 @@ class EmbeddedHandler:
     def extra_data(self, ask: Reserve, params: dict[str, Any]) -> dict[str, Any]:
         """What a new row keeps beside its columns."""
         return {"raw_params": params}
+
+    @property
+    def check_hooks(self) -> tuple[Any, ...]:
+        """The hooks that `allowed` calls."""
+        return ()
 
     def allowed(self, params: dict[str, Any], account: Any, hook: Any) -> Any:
         """A check found nothing against it; what is returned becomes `Ruling.extra`."""

@@ -5,13 +5,14 @@ Every rule is `domain.dialogue`'s; here is only what the rules look at and how w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 from sqlalchemy import inspect as inspected
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -33,7 +34,7 @@ from tillgate.domain.dialogue import (
     lapse_live,
 )
 from tillgate.domain.errors import AlreadyPaid, Refusal, UnknownReference, WrongAmount
-from tillgate.domain.payment import Attempt
+from tillgate.domain.payment import Attempt, Payment
 from tillgate.embed import accounts
 from tillgate.embed.facts import attempt_of, order_of, payment_of, reason_of, standing_of, state_of
 from tillgate.embed.models import TABLE, PaymentTransaction, to_moment
@@ -44,16 +45,28 @@ if TYPE_CHECKING:
 
 LOOKS: Final = 4
 
+
+def _called(payment: Payment, reference: str, same: bool) -> Payment:
+    """The rules compare references; the host may have several texts for one account."""
+    return replace(payment, order_id=reference if same else "")
+
+
+def _judges_by_price(handler: EmbeddedHandler) -> bool:
+    """Whether the rules need no more of the host's row than its price; a host's own rule may."""
+    return all(rule.__module__.startswith("tillgate.") for rule in (handler.expected_minor, handler.allowed))
+
+
 # Made once: building a statement costs more than running it. Rows that hooks are given are loaded as objects;
 # those that are only looked at come without the ORM.
 _T = PaymentTransaction
 _OURS: Final = or_(_T.account_kind == bindparam("kind"), _T.account_kind.is_(None))
 _ONE: Final = (_T.gateway == bindparam("gateway"), _T.transaction_id == bindparam("external_id"), _OURS)
 _ROW: Final = select(_T).where(*_ONE).execution_options(populate_existing=True)
-_GLANCE: Final = select(TABLE).where(*_ONE)
+_SEEN: Final = [column for column in TABLE.c if column.name != "extra_data"]  # parsed for hooks alone
+_GLANCE: Final = select(*_SEEN).where(*_ONE)
 _ENTITY: Final = select(_T).where(_T.id == bindparam("row_id")).execution_options(populate_existing=True)
 _OF_ACCOUNT: Final = (
-    select(TABLE)
+    select(*_SEEN)
     .where(_T.account_id == bindparam("key"), _T.state != _T.CANCELLED_DURING_INIT, _OURS)
     .order_by(_T.id)
 )
@@ -64,7 +77,7 @@ _STATEMENT: Final = (
     .order_by(_T.provider_time, _T.id)
 )
 _OVERDUE: Final = (
-    select(TABLE)
+    select(*_SEEN)
     .where(_T.gateway == bindparam("gateway"), _T.state.in_((0, 1)), _OURS, _T.expires_at <= bindparam("now"))
     .order_by(_T.id)
     .limit(100)
@@ -97,6 +110,11 @@ class Desk:
             self.now -= self.now % 1000  # an adopted column may keep whole seconds only
         self.kind: str = inspected(handler.account_model).local_table.name
 
+    @functools.cached_property
+    def connection(self) -> Connection:
+        """Of our table, for this one transaction."""
+        return self.session.connection(bind_arguments={"mapper": PaymentTransaction})
+
     def hook(self, hook: Any, *arguments: Any) -> Any:
         if is_empty(hook):
             return None
@@ -119,7 +137,7 @@ class Desk:
     # --- the asks -------------------------------------------------------------------------------------------
 
     def _check(self, ask: Check) -> Ruling:
-        account = self._account(ask.reference)
+        account = self._account(ask.reference, self.handler.check_hooks)
         if account is None:
             return Ruling(UnknownReference())
         try:
@@ -134,7 +152,7 @@ class Desk:
     def _reserve(self, ask: Reserve) -> Ruling:
         if self.database == "sqlite" and not is_empty(self.handler.transaction_created):
             take_turns(self.session, "")  # before the account is read, which the hook may change
-        account = self._account(ask.reference)
+        account = self._account(ask.reference, (self.handler.transaction_created,))
         if account is not None and self.database != "sqlite":
             take_turns(self.session, self._key(accounts.key_of(account)))
         row = self._glance(ask.external_id)
@@ -142,8 +160,13 @@ class Desk:
             return self._again(ask, row, account)
         if account is None:
             return Ruling(UnknownReference())
-        if self.database == "postgresql":
-            self.session.refresh(account)  # it may have changed while we waited for our turn
+        if self.database == "postgresql":  # it may have changed while we waited for our turn
+            if isinstance(account, accounts.Glance):
+                account = self._account(ask.reference, ())
+            else:
+                self.session.refresh(account)
+            if account is None:
+                return Ruling(UnknownReference())
         rows = self._of_account(accounts.key_of(account))
         try:
             facts = self._facts(account, ask.reference, rows)
@@ -165,9 +188,8 @@ class Desk:
 
     def _again(self, ask: Reserve, row: Any, account: Any) -> Ruling:
         attempt = attempt_of(row)
-        # The rules compare references; the host may have several texts for one account.
         same = account is not None and accounts.key_of(account) == row.account_id
-        payment = replace(payment_of(attempt), order_id=ask.reference if same else "")
+        payment = _called(payment_of(attempt), ask.reference, same)
         verdict = decide(ask, Facts(payment=payment, attempt=attempt), self.now, _OPENING)
         if not same and isinstance(verdict.outcome, Record):
             return Ruling(UnknownReference())
@@ -183,7 +205,10 @@ class Desk:
         if row is None:
             return Ruling(decide(ask, Facts(), self.now, _OPENING).outcome)
         attempt = attempt_of(row)
-        facts = Facts(payment=payment_of(attempt), attempt=attempt)
+        payment = payment_of(attempt)
+        if isinstance(ask, Settle) and ask.reference is not None:
+            payment = _called(payment, ask.reference, self._names(ask.reference, row))
+        facts = Facts(payment=payment, attempt=attempt)
         verdict = decide(ask, facts, self.now, _OPENING)
         # SQLite's own write lock comes with the guarded update; a hook reads after it. An older row, which
         # nothing guards against a second one for its order, and a look or a note need their turn first.
@@ -207,7 +232,9 @@ class Desk:
     def _statement(self, ask: Statement) -> Ruling:
         window = {"gateway": self.handler.gateway, "from_ms": ask.from_ms, "to_ms": ask.to_ms}
         rows = self._seen(_STATEMENT, window)
-        record = Record(rows=tuple(Record(attempt_of(row, self.handler.currency)) for row in rows))
+        record = Record(
+            rows=tuple(Record(attempt_of(row, self.handler.currency, whole=True)) for row in rows)
+        )
         return Ruling(record, self.handler.stated(self.params, record, self.hook))
 
     def expire(self) -> int:
@@ -223,12 +250,23 @@ class Desk:
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def _account(self, reference: str) -> Any:
+    def _account(self, reference: str, hooks: tuple[Any, ...]) -> Any:
+        """The host's object where these hooks want it, else what the rules need of it, or None."""
+        handler = self.handler
         try:
-            wanted = self.handler.lookup(reference)
+            wanted = handler.lookup(reference)
         except UnknownReference:
             return None
-        return accounts.find(self.session, self.handler.account_model, wanted)
+        if all(is_empty(hook) for hook in hooks) and _judges_by_price(handler):
+            return accounts.glance(self.session, handler.account_model, wanted, handler.amount_field)
+        return accounts.find(self.session, handler.account_model, wanted)
+
+    def _names(self, reference: str, row: Any) -> bool:
+        """Whether this text is the order of that row."""
+        if reference == row.account_id and self.handler.lookup(reference).keys() <= {"id", "order_id"}:
+            return True
+        account = self._account(reference, ())
+        return account is not None and accounts.key_of(account) == row.account_id
 
     def _row(self, external_id: str) -> PaymentTransaction | None:
         named = {"gateway": self.handler.gateway, "external_id": external_id, "kind": self.kind}
@@ -241,8 +279,7 @@ class Desk:
 
     def _seen(self, statement: Any, values: dict[str, Any]) -> list[Any]:
         """Rows that point into our account table; older rows do not say where they point."""
-        connection = self.session.connection(bind_arguments={"mapper": PaymentTransaction})
-        return list(connection.execute(statement, values | {"kind": self.kind}).all())
+        return list(self.connection.execute(statement, values | {"kind": self.kind}).all())
 
     def _entity(self, row_id: int) -> PaymentTransaction:
         return self.session.scalars(_ENTITY, {"row_id": row_id}).one()
@@ -295,15 +332,14 @@ class Desk:
             "account_kind": self.kind,
             "order_hold": hold if self.handler.one_time_payment else None,
         }
-        connection = self.session.connection(bind_arguments={"mapper": PaymentTransaction})
-        made = connection.execute(_INSERT, values).inserted_primary_key
+        made = self.connection.execute(_INSERT, values).inserted_primary_key
         assert made is not None
         return int(made[0])
 
     def _write(self, row: Any, verdict: Verdict) -> None:
         """Move the row if it still stands where we saw it, then say so. Raises `Moved` if it does not."""
-        if verdict.change is None or verdict.change[0] is None:
-            return
+        if verdict.change is None or verdict.change[0] in (None, verdict.change[1]):
+            return  # a fact about the payment alone, which is the host's own
         before, after = verdict.change[0], verdict.change[1]
         state, noted = state_of(after), dict[str, Any]()
         changes: dict[str, Any] = {"state": state, "updated_at": to_moment(self.now)}
@@ -318,8 +354,7 @@ class Desk:
         where = {"row_id": row.id, "seen": state_of(before), "seen_too": None}
         if before.phase == "pending":
             where["seen_too"] = PaymentTransaction.CREATED
-        connection = self.session.connection(bind_arguments={"mapper": PaymentTransaction})
-        if connection.execute(_MOVE, changes | where).rowcount != 1:
+        if self.connection.execute(_MOVE, changes | where).rowcount != 1:
             raise Moved
         paid = state == PaymentTransaction.SUCCESSFULLY
         hook = self.handler.successfully_payment if paid else self.handler.cancelled_payment

@@ -156,9 +156,8 @@ class Tells:
         said = msgspec.json.decode(self.tell.details or "{}")
         kept = connector.kept(order, said) if isinstance(connector, Keeps) else said
         details = {**known, **{k: v for k, v in kept.items() if v is not None or k not in known}}
-        if isinstance(connector, Compares):
-            if found := dict(connector.differences(order, self.tell)):
-                details["differences"] = found
+        if isinstance(connector, Compares) and (found := dict(connector.differences(order, self.tell))):
+            details["differences"] = found
         if details == known:
             return attempt
         return replace(attempt, details=msgspec.json.encode(details).decode())

@@ -200,11 +200,7 @@ class Resolves:
                 raise NotAllowed("This payment is not held for review")
             if not payment.paid_minor:
                 raise NotAllowed("Nothing came in this payment's currency that could be accepted")
-            after = derived(replace(payment, hold=None))
-            postings = ledger.postings(payment, after, payment.account_id)
-            saved = plan.save(payment, after)
-            kind = event_kind(payment, saved)
-            plan.event(kind, saved, None, None, postings, targets(self.merchant, saved, kind), note)
+            saved = self._released(plan, payment, note)
             decided(plan, saved, paid=True, reason=self.reason, by=self.by)
             return saved
         if self.outcome == "failed" and payment.hold == "contradicted" and not payment.paid_minor:

@@ -21,7 +21,7 @@ _STUCK = text("status IN ('unsure', 'review')")
 _PENDING = text("state = 'pending'")
 
 
-def _stuck(status: str) -> Select[tuple[int]]:
+def _stuck(status: str) -> Select[int]:
     rows = select(t.payments.c.id).where(_STUCK, t.payments.c.status == status).limit(COUNTED)
     return select(func.count()).select_from(rows.subquery())
 

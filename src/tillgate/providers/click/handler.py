@@ -164,7 +164,7 @@ class ClickDesk(Desk):
         row = self._row(str(request.click_trans_id))
         if row is None or row.amount_tiyin is not None or row.id != request.merchant_prepare_id:
             return False
-        account = self._account(request.merchant_trans_id)
+        account = self._account(request.merchant_trans_id, ())
         return account is not None and host.key_of(account) == row.account_id
 
     def _locked(self, external_id: str) -> PaymentTransaction | None:

@@ -135,6 +135,10 @@ class PaymeWebhookHandler(EmbeddedHandler):
             "raw_params": params,
         }
 
+    @property
+    def check_hooks(self) -> tuple[Any, ...]:
+        return self.before_check_perform_transaction, self.get_check_data
+
     def allowed(self, params: dict[str, Any], account: Any, hook: Any) -> Any:
         hook(self.before_check_perform_transaction, params, account)
         data = hook(self.get_check_data, params, account)

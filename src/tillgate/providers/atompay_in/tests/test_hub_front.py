@@ -14,9 +14,11 @@ import jwt
 import pytest
 from sqlalchemy import text
 
+from tillgate import conform
 from tillgate.http.app import create_app
 from tillgate.hub import Intent
 from tillgate.providers.atompay_in import PROVIDER
+from tillgate.providers.atompay_in.conformance import CONFORMANCE, ORDERS_NEEDED
 from tillgate.providers.atompay_in.simulator import Simulator
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
@@ -185,3 +187,22 @@ async def test_a_flood_of_forgeries_derives_no_key(place: Place) -> None:
     assert time.process_time() - begun < 200 * 0.033  # what deriving one key each would cost
     await place.pay(given)
     assert (await place.payment(payment_id)).status == "paid"
+
+
+async def test_the_hub_conforms(place: Place) -> None:
+    orders = []
+    for number in range(ORDERS_NEEDED):
+        payment_id = await stored(place, f"CONFORM-{number}")
+        [attempt] = await place.runtime.kit.reads.attempts(payment_id)
+        orders.append(f"{attempt.id}:319.00:{payment_id}")
+    options = {
+        "order": orders,
+        "state-url": f"{place.hub_url}/v1/payments/{{reference}}",  # type: ignore[attr-defined]
+        "state-header": f"Authorization: Bearer {place.token}",  # type: ignore[attr-defined]
+        "paid": '"status":"paid"',
+    }
+    target = CONFORMANCE.target(f"{place.hub_url}/response", options)  # type: ignore[attr-defined]
+    report = await conform.run(CONFORMANCE.checks, target, title="hub")
+    broken = [one for one in report.outcomes if one.verdict not in ("pass", "skip")]
+    assert [(one.check.id, one.why[:300]) for one in broken] == []
+    assert sum(one.verdict == "pass" for one in report.outcomes) > 5

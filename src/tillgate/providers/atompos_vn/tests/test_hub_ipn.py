@@ -71,9 +71,7 @@ class Place:
 
     async def post(self, path: str, body: Any, token: str | None = None) -> tuple[int, str]:
         headers = {} if token == "" else {"authorization": f"Bearer {token or self.token}"}
-        async with self.http.post(
-            self.url + path, json=body, headers=headers, allow_redirects=False
-        ) as got:
+        async with self.http.post(self.url + path, json=body, headers=headers, allow_redirects=False) as got:
             said = await got.json()
             assert set(said) == {"code", "message"} or "access_token" in said
             return got.status, said["code"]

@@ -72,9 +72,13 @@ def test_after_all_scenarios_two_orders_are_paid_once_and_the_cancelled_one_is_n
         walk.play(row)
 
     assert till.paid == ["A", "B"]
-    assert till.payments["A"].status == "paid"
-    assert till.payments["A"].refunded_minor == 0  # scenario 8 gives nothing back
-    assert till.payments["C"].status == "pending"
+    # Somebody must look where Click contradicts itself: scenario 8 gives nothing back, and the payer of the
+    # order whose cancelled transaction was completed may have been debited.
+    held = till.payments["A"]
+    assert (held.status, held.hold, held.refunded_minor) == ("review", "contradicted", 0)
+    assert held.paid_minor == held.amount_minor
+    asked = till.payments["C"]
+    assert (asked.status, asked.hold, asked.paid_minor) == ("review", "contradicted", 0)
     assert till.live() == []
 
 
