@@ -209,8 +209,12 @@ async def test_an_instalment_plan_is_chosen_at_the_hub(site: Site) -> None:
     assert [one["planId"] for one in offered["plans"]] == ["IPP_3M", "pay-in-full"]
     other = await site.shop.ask("POST", f"/v1/payments/{made['id']}/plan", {"plan_id": "IPP_99M"})
     assert other.status == 400
-    chosen = await site.shop.ask("POST", f"/v1/payments/{made['id']}/plan", {"plan_id": "IPP_3M"})
-    assert chosen.status == 200
+    key = {"Idempotency-Key": "chosen-once"}
+    for replayed in (None, "true"):
+        chosen = await site.shop.ask(
+            "POST", f"/v1/payments/{made['id']}/plan", {"plan_id": "IPP_3M"}, headers=key
+        )
+        assert (chosen.status, chosen.headers.get("Idempotent-Replayed")) == (200, replayed)
     assert (await terminal.request("ipp_plan_selection", 12))["plan_id"] == "IPP_3M"
     await terminal.ack(asked["txn_id"], "plan_received")
     await terminal.result(asked["txn_id"], "success", amount=300.0, transaction_id="7")
@@ -378,7 +382,7 @@ async def test_any_mixture_of_faults_heals(site: Site) -> None:
         with contextlib.suppress(Exception):  # busy terminals refuse; that is not what is tested here
             await site.bench.pay(sen=50 + n, reference=f"own-{n}")
         await asyncio.sleep(0.05)
-    await asyncio.sleep(2)
+    await site.bench.until(lambda: site.proxy.broken > 10, 30)
     site.proxy.mix = None
     deadline = time.monotonic() + 30
     while True:
@@ -392,7 +396,6 @@ async def test_any_mixture_of_faults_heals(site: Site) -> None:
         await player
     await site.heals()
     assert max(counts.values()) == 1, "a terminal was asked twice"
-    assert site.proxy.broken > 10
     verified = await rows(
         site.database_url, f"SELECT count(*) FROM attempts WHERE account_id = '{site.account}'"
     )
