@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from support.commands import Done
 from support.serving import Client, Credentials, Process, rows
+from tillgate.declarations import read
+from tillgate.runtime import Runtime
+from tillgate.settings import load
 
 Run = Callable[..., Done]
 SECRET_KEY = "f3a9c41d2b7e8056" * 4
@@ -110,6 +116,31 @@ async def test_two_that_start_at_once_make_it_once(tmp_path: Path, pg_url: str, 
             process.stop()
     for table, count in (("merchants", 1), ("credentials", 1), ("accounts", 2)):
         assert await rows(pg_url, f"SELECT count(*) FROM {table}") == [(count,)]
+
+
+async def test_of_hubs_that_apply_it_at_the_same_instant_one_makes_it(pg_url: str, file: Path) -> None:
+    """Again and again with new names, for a process meets the others' commits at another step each time."""
+    settings = load({"database_url": pg_url, "secret_key": SECRET_KEY, "public_url": "http://127.0.0.1:1"})
+    environment = {"SHOP_SECRET": SHOP_SECRET, "CLICK_SERVICE": "12345"}
+    rounds, hubs = 8, 4
+    async with AsyncExitStack() as stack:
+        runtimes = [await stack.enter_async_context(Runtime(settings)) for _ in range(hubs)]
+        for number in range(rounds):
+            text = GOOD.replace("shop", f"shop-{number}").replace("priority = 5", "disabled = true")
+            file.write_text(text)
+            declared = read(file, environment)
+            applied = await asyncio.gather(
+                *(one.hub.declaring.apply(declared, sandbox=False) for one in runtimes)
+            )
+            made = Counter(one.what for done in applied for one in done if one.did == "made")
+            assert made == {f"merchant.shop-{number}": 1, "account.main-payme": 1, "account.click": 1}
+            for one in runtimes:
+                assert await one.hub.declaring.apply(declared, sandbox=False) == []
+            done = "UPDATE accounts SET is_default = false"  # so that the next shop may have it
+            await rows(pg_url, done)
+    for table, count in (("merchants", 1), ("credentials", 1), ("accounts", 2)):
+        assert await rows(pg_url, f"SELECT count(*) FROM {table}") == [(count * rounds,)]
+    assert await rows(pg_url, "SELECT count(*) FROM accounts WHERE disabled_at IS NULL") == [(rounds,)]
 
 
 MISTAKES = [

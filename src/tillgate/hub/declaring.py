@@ -118,8 +118,9 @@ class Declaring:
     async def _merchant(self, wanted: DeclaredMerchant, path: str) -> str | None:
         directory, now = self._kit.directory, self._kit.clock()
         place = f"{path}: merchant.{wanted.name}"
-        known = await directory.merchant_named(wanted.name)
+        # The key first: whoever made it made the merchant in the same commit, so that one is found then, too.
         owner = await directory.credential(wanted.api_key)
+        known = await directory.merchant_named(wanted.name)
         if owner is not None and (known is None or owner.merchant_id != known.id):
             raise Misconfigured(f"{place}.api_key: another merchant of this hub has it")
         if known is None:
@@ -162,10 +163,10 @@ class Declaring:
         merchant = await self._kit.directory.merchant_named(wanted.merchant)
         assert merchant is not None  # made above, or refused when the file was read
         config = config_of(wanted, self._kit.providers)
-        known = next((one for one in merchant.accounts if one.name == wanted.name), None)
+        known = _named(merchant, wanted.name)
         try:
             if wanted.default:
-                await self._sole_default(wanted.provider, known, place)
+                await self._sole_default(wanted, merchant, known, place)
             if known is None:
                 await self._accounts.create(
                     merchant,
@@ -177,7 +178,8 @@ class Declaring:
                 )
                 if wanted.disabled:
                     fresh = await self._kit.directory.merchant(merchant.id)
-                    account = next(one for one in fresh.accounts if one.name == wanted.name)
+                    account = _named(fresh, wanted.name)
+                    assert account is not None
                     await self._accounts.switch(fresh, account.id, on=False)
                 return "made"
             return await self._adjust(merchant, known, wanted, config, place)
@@ -209,9 +211,26 @@ class Declaring:
         await configure(self._kit, Configures(merchant.id, tuple(changes)))
         return "changed"
 
-    async def _sole_default(self, provider: str, known: Account | None, place: str) -> None:
-        for other in await self._kit.directory.default_accounts(provider):
-            if known is None or other != known.id:
-                raise Misconfigured(
-                    f"{place}.default: account {other} is {provider}'s default already; switch that off first"
-                )
+    async def _sole_default(
+        self, wanted: DeclaredAccount, merchant: Merchant, known: Account | None, place: str
+    ) -> None:
+        """Raises `NotAllowed` where the account itself was made since the merchant was read."""
+        directory = self._kit.directory
+        others = [
+            one
+            for one in await directory.default_accounts(wanted.provider)
+            if known is None or one != known.id
+        ]
+        if others and known is None:
+            directory.forget()
+            if _named(await directory.merchant(merchant.id), wanted.name):
+                raise NotAllowed(f"account {wanted.name} was made meanwhile")
+        for other in others:
+            raise Misconfigured(
+                f"{place}.default: account {other} is {wanted.provider}'s default already;"
+                " switch that off first"
+            )
+
+
+def _named(merchant: Merchant, name: str) -> Account | None:
+    return next((one for one in merchant.accounts if one.name == name), None)
