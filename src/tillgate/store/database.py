@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Table
 from sqlalchemy.sql.elements import ClauseElement
 
 from tillgate.domain.errors import Misconfigured
 from tillgate.store.statements import Engine, Row
+
+Wanted: TypeAlias = tuple[Table, str, Sequence[Any]]
+"""A table, a column and values of it."""
 
 
 class Conflict(Exception):
@@ -31,10 +34,16 @@ class Tx(Protocol):
     async def select(
         self, table: Table, by: tuple[str, ...], keys: Sequence[Row], lock: bool = False
     ) -> list[Row]: ...
+    async def known(self, wanted: Sequence[Wanted]) -> list[bool]:
+        """Whether it is worth while to select each of these, in one round trip if that saves any."""
+
     async def insert(self, table: Table, rows: Sequence[Row]) -> None: ...
     async def upsert(self, table: Table, rows: Sequence[Row], added: str | None = None) -> None: ...
-    async def update(self, table: Table, rows: Sequence[Row], guarded: bool = False) -> None:
-        """Each row: what varies, then the key, then (guarded) the version before. All must match."""
+    async def update(
+        self, table: Table, rows: Sequence[Row], guard: str | None = None, strict: bool = True
+    ) -> None:
+        """Each row: what varies, then the key, then what the column `guard` was before. Strict: `Conflict`
+        unless all rows match."""
 
     async def delete(self, table: Table, keys: Sequence[Row]) -> None: ...
     async def execute(self, statement: ClauseElement, params: Mapping[str, Any]) -> list[Row]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import astuple
 from time import perf_counter
 from typing import Any, Final, Protocol, TypeVar
@@ -25,7 +25,7 @@ from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.metrics import JournalFigures
 from tillgate.store import tables
 from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of
-from tillgate.store.database import Conflict, Database, Taken, Tx
+from tillgate.store.database import Conflict, Database, Taken, Tx, Wanted
 from tillgate.store.ids import now_ms
 from tillgate.store.statements import Row, changing, columns, key
 
@@ -232,9 +232,20 @@ async def _load(tx: Tx, book: Book, commands: Sequence[Command[Any]]) -> None:
     ):
         book.heads[merchant_id] = seq, bytes(chain)
     needs = [command.needs() for command in commands]
-    await _load_records(tx, book, needs)
-    answers = {digest for need in needs for digest in need.idempotency}
-    for row in await tx.select(tables.idempotency, ("digest",), _keys(answers)) if answers else ():
+    orders = list({order for need in needs for order in need.orders})
+    answers = list({digest for need in needs for digest in need.idempotency})
+    # Most orders and keys are new: one look says whether any of them is known.
+    wanted: list[Wanted] = [
+        (tables.payments, "order_key", orders),
+        (tables.standing_orders, "order_key", orders),
+        (tables.idempotency, "digest", answers),
+    ]
+    wanted = [one for one in wanted if one[2]]
+    there = await tx.known(wanted)
+    known = {table.name for (table, _, _), some in zip(wanted, there, strict=True) if some}
+    await _load_records(tx, book, needs, orders, known)
+    found = await tx.select(tables.idempotency, ("digest",), _keys(answers)) if "idempotency" in known else ()
+    for row in found:
         book.remembered[row[0]] = Remembered(*row)
         book.known_answers.add(row[0])
     seen = {digest for need in needs for digest in need.seen}
@@ -242,7 +253,11 @@ async def _load(tx: Tx, book: Book, commands: Sequence[Command[Any]]) -> None:
         book.seen.add(row[_INBOUND_DIGEST])
 
 
-async def _load_records(tx: Tx, book: Book, needs: Sequence[Needs]) -> None:
+async def _load_records(
+    tx: Tx, book: Book, needs: Sequence[Needs], orders: Sequence[bytes], known: Container[str]
+) -> None:
+    """`known` names the tables that have some of the orders."""
+
     async def load(kind: type[Any], by: tuple[str, ...], keys: Iterable[Row]) -> list[Any]:
         wanted = list(keys)
         rows = await tx.select(TABLE_OF[kind], by, wanted) if wanted else ()
@@ -251,9 +266,8 @@ async def _load_records(tx: Tx, book: Book, needs: Sequence[Needs]) -> None:
             book.load(record)
         return found
 
-    orders = _keys({order for need in needs for order in need.orders})
-    payments = await load(Payment, ("order_key",), orders)
-    await load(StandingOrder, ("order_key",), orders)
+    payments = await load(Payment, ("order_key",), _keys(orders) if "payments" in known else ())
+    await load(StandingOrder, ("order_key",), _keys(orders) if "standing_orders" in known else ())
     await load(StandingOrder, ("id",), _keys({one for need in needs for one in need.standing}))
     attempts = await load(Attempt, ("id",), _keys({one for need in needs for one in need.attempts}))
     attempts += await load(
@@ -262,8 +276,7 @@ async def _load_records(tx: Tx, book: Book, needs: Sequence[Needs]) -> None:
     refunds = await load(Refund, ("id",), _keys({one for need in needs for one in need.refunds}))
     named = {one for need in needs for one in need.payments}
     named |= {record.payment_id for record in (*attempts, *refunds)}
-    known = {payment.id for payment in payments}
-    payments += await load(Payment, ("id",), _keys(named - known))
+    payments += await load(Payment, ("id",), _keys(named - {payment.id for payment in payments}))
     await load(Attempt, ("payment_id",), _keys({payment.id for payment in payments}))
     await load(
         StandingOrder, ("id",), _keys({payment.standing_id for payment in payments if payment.standing_id})
@@ -322,7 +335,7 @@ async def _store_records(tx: Tx, book: Book, kind: type[Any], table: Table) -> N
         else:
             old.append([*(getattr(record, name) for name in names), version])
     if old:  # first, so that an attempt that ends makes room for the next one's unique `live_of`
-        await tx.update(table, old, guarded=True)
+        await tx.update(table, old, guard="version")
     if new:
         await tx.insert(table, new)
 

@@ -13,7 +13,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from tillgate.domain.errors import InDoubt, Unavailable
 from tillgate.store import statements
-from tillgate.store.database import Conflict, Taken, Unfit
+from tillgate.store.database import Conflict, Taken, Unfit, Wanted
 from tillgate.store.statements import Row
 
 _AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
@@ -150,6 +150,14 @@ class _Tx:
         text = statements.select_by("postgresql", table, by, lock)
         return await self._connection.fetch(text, *_arrays(keys))  # type: ignore[no-any-return]
 
+    async def known(self, wanted: Sequence[Wanted]) -> list[bool]:
+        if not wanted:
+            return []
+        await self.flush()
+        text = statements.any_of(tuple((table, name) for table, name, _ in wanted))
+        [found] = await self._connection.fetch(text, *(keys for _, _, keys in wanted))
+        return list(found.values())
+
     async def insert(self, table: Table, rows: Sequence[Row]) -> None:
         given, blanks = statements.without_blanks(rows)
         await self._later(table, statements.insert("postgresql", table, blanks), given)
@@ -157,9 +165,11 @@ class _Tx:
     async def upsert(self, table: Table, rows: Sequence[Row], added: str | None = None) -> None:
         await self._later(table, statements.upsert("postgresql", table, added), _arrays(rows))
 
-    async def update(self, table: Table, rows: Sequence[Row], guarded: bool = False) -> None:
-        text = statements.update("postgresql", table, guarded)
-        await self._later(table, text, _arrays(rows), all_of_them=True)
+    async def update(
+        self, table: Table, rows: Sequence[Row], guard: str | None = None, strict: bool = True
+    ) -> None:
+        text = statements.update("postgresql", table, guard)
+        await self._later(table, text, _arrays(rows), all_of_them=strict)
 
     async def delete(self, table: Table, keys: Sequence[Row]) -> None:
         await self._later(table, statements.delete("postgresql", table), _arrays(keys))

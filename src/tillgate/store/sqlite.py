@@ -19,7 +19,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from tillgate.domain.errors import InDoubt, Unavailable
 from tillgate.store import statements
-from tillgate.store.database import Conflict, Taken, Unfit
+from tillgate.store.database import Conflict, Taken, Unfit, Wanted
 from tillgate.store.statements import Row
 
 _PRAGMAS: Final = (
@@ -201,6 +201,9 @@ class _Tx:
             found += execute(text, some + some[-1:] * (size - len(some)))
         return found
 
+    async def known(self, wanted: Sequence[Wanted]) -> list[bool]:
+        return [True] * len(wanted)  # there is no trip to save
+
     async def insert(self, table: Table, rows: Sequence[Row]) -> None:
         given, blanks = statements.without_blanks(rows)
         text = statements.insert("sqlite", table, blanks)
@@ -209,9 +212,11 @@ class _Tx:
     async def upsert(self, table: Table, rows: Sequence[Row], added: str | None = None) -> None:
         self._connection.executemany(statements.upsert("sqlite", table, added), rows)
 
-    async def update(self, table: Table, rows: Sequence[Row], guarded: bool = False) -> None:
-        done = self._connection.executemany(statements.update("sqlite", table, guarded), rows).rowcount
-        if done != len(rows):
+    async def update(
+        self, table: Table, rows: Sequence[Row], guard: str | None = None, strict: bool = True
+    ) -> None:
+        done = self._connection.executemany(statements.update("sqlite", table, guard), rows).rowcount
+        if strict and done != len(rows):
             raise Conflict(f"{table.name}: {len(rows) - done} rows changed under us")
 
     async def delete(self, table: Table, keys: Sequence[Row]) -> None:

@@ -49,6 +49,16 @@ def _arrays(table: Table, names: Sequence[str]) -> str:
 
 
 @cache
+def any_of(wanted: tuple[tuple[Table, str], ...]) -> str:
+    """For PostgreSQL: whether each table has a row with one of the keys in that column."""
+    columns = ", ".join(
+        f"EXISTS (SELECT 1 FROM {table.name} WHERE {by} = ANY({_array(table, by, number)}))"
+        for number, (table, by) in enumerate(wanted, 1)
+    )
+    return f"SELECT {columns}"
+
+
+@cache
 def select_by(
     engine: Engine, table: Table, by: tuple[str, ...], lock: bool = False, keys_count: int = 1
 ) -> str:
@@ -98,21 +108,21 @@ def upsert(engine: Engine, table: Table, added: str | None = None) -> str:
 
 
 @cache
-def update(engine: Engine, table: Table, guarded: bool = False) -> str:
-    """Overwrite what varies, by key; `guarded` also demands the version before (the last parameter)."""
+def update(engine: Engine, table: Table, guard: str | None = None) -> str:
+    """Overwrite what varies, by key; `guard` names a column whose value before is the last parameter: a row
+    that has another is left alone."""
     names, keys = changing(table), key(table)
     if engine == "sqlite":
         sets = ", ".join(f"{name} = ?" for name in names)
-        where = " AND ".join([f"{name} = ?" for name in keys] + ["version = ?"] * guarded)
+        where = " AND ".join([f"{name} = ?" for name in keys] + [f"{guard} = ?"] * bool(guard))
         return f"UPDATE {table.name} SET {sets} WHERE {where}"
     given = [*names, *keys]
     sets = ", ".join(f"{name} = v.{name}" for name in names)
-    where = " AND ".join(
-        [f"t.{name} = v.{name}" for name in keys] + ["t.version = v.version_before"] * guarded
-    )
+    where = " AND ".join(f"t.{name} = v.{name}" for name in keys)
     arrays, aliases = _arrays(table, given), ", ".join(given)
-    if guarded:
-        arrays, aliases = f"{arrays}, ${len(given) + 1}::BIGINT[]", f"{aliases}, version_before"
+    if guard:
+        where += f" AND t.{guard} = v.before"
+        arrays, aliases = f"{arrays}, {_array(table, guard, len(given) + 1)}", f"{aliases}, before"
     return f"UPDATE {table.name} t SET {sets} FROM unnest({arrays}) AS v({aliases}) WHERE {where}"
 
 

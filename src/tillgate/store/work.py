@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import bindparam, exists, select, update
 
@@ -54,37 +54,6 @@ _CLAIM_DELIVERIES = (
     .values(next_at=bindparam("until"), tries=t.deliveries.c.tries + 1)
     .returning(t.deliveries)
 )
-_FINISH = (
-    update(t.deliveries)
-    .where(t.deliveries.c.id == bindparam("delivery"), t.deliveries.c.tries == bindparam("number"))
-    .values(
-        state=bindparam("new_state"),
-        next_at=bindparam("again_at"),
-        done_at=bindparam("ended_at"),
-        last_status=bindparam("answer_status"),
-        last_error=bindparam("why"),
-    )
-)
-
-
-def _ending(
-    delivery_id: str,
-    number: int,
-    state: str,
-    again_at: int,
-    at: int | None,
-    status: int | None,
-    why: str | None,
-) -> dict[str, Any]:
-    return {
-        "delivery": delivery_id,
-        "number": number,
-        "new_state": state,
-        "again_at": again_at,
-        "ended_at": at,
-        "answer_status": status,
-        "why": why,
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +119,8 @@ class ClaimDeliveries:
         for row in sorted(rows, key=lambda one: one[2]):
             event = events.get((row[1], row[2]))
             if event is None:  # damage, for `ledger verify` to name; it must not stop the others
-                await tx.execute(
-                    _FINISH, _ending(row[0], row[7], "failed", now, now, None, "its event is gone")
-                )
+                gone = ("failed", row[7], now, now, None, "its event is gone", row[0], row[7])
+                await tx.update(t.deliveries, [gone], guard="tries")
                 continue
             body = bytes(event[6])
             found.append(
@@ -169,18 +137,13 @@ class Finish:
 
     async def run(self, tx: Tx, now: int) -> None:
         ends = [
-            _ending(
-                one.delivery.id,
-                one.delivery.number,
-                one.state,
-                one.again_at,
-                None if one.state == "pending" else one.at,
-                one.status,
-                one.error,
+            (
+                one.state, one.delivery.number, one.again_at, None if one.state == "pending" else one.at,
+                one.status, one.error, one.delivery.id, one.delivery.number,
             )
             for one in self.results
-        ]
-        await tx.execute_many(_FINISH, ends)
+        ]  # fmt: skip
+        await tx.update(t.deliveries, ends, guard="tries", strict=False)
         rows = [
             (one.delivery.id, one.delivery.number, one.at, one.took_ms, one.status, one.answer, one.error)
             for one in self.results
