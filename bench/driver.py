@@ -129,6 +129,10 @@ async def drive(kind: str, count: int, wave: int, directory: Path) -> None:
             if status != 200 or b'"payment_id":"pay_' not in answer:
                 raise RuntimeError(f"create: {status} {answer[:300]!r}")
 
+        if kind == "hub":
+            from tillgate.commands.server import quiet_collector
+
+            quiet_collector()  # as `tillgate up` does; the naive handler's server does not
         for first in range(0, count, wave):
             await asyncio.gather(*(create(number) for number in range(first, min(first + wave, count))))
 

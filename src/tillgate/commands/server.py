@@ -40,7 +40,7 @@ def up(
         settings = settings.model_copy(update={"port": listening.getsockname()[1]})
 
         def started() -> None:
-            _quiet_collector()
+            quiet_collector()
             here = settings.model_copy(update={"public_url": ""}).url
             known = f", known as {settings.url}" if settings.url != here else ""
             mode = " (sandbox: no money moves)" if settings.sandbox else ""
@@ -52,7 +52,7 @@ def up(
         fail(str(error))
 
 
-def _quiet_collector() -> None:
+def quiet_collector() -> None:
     """What is loaded now stays: the garbage collector need not walk it, nor run after every few requests."""
     gc.collect()
     gc.freeze()
