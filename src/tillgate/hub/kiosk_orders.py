@@ -156,7 +156,8 @@ class Reports:
             outcome = "paid" if report.state == "succeeded" else "failed"
             by = kept.decision.by if kept.decision else f"kiosk {self.account.name}"
             note = {"resolved": outcome, "reason": report.settled_because, "by": by}
-            plan.event("payment.resolved", saved, None, None, (), (), note)
+            kind = "payment.resolved"
+            plan.event(kind, saved, None, None, (), targets(self.merchant, saved, kind), note)
 
     def _facts(self, attempt: Attempt, kept: Held) -> list[Fact]:
         report = self.report
@@ -293,7 +294,7 @@ class Wishes:
                 raise NotAllowed("No plan is waited for now")
             if self.wish.plan_id not in _offered(kept.report):
                 raise InvalidRequest("The terminal did not offer this plan", param="plan_id")
-        wish_for(plan, attempt, self.wish)
+        wish_for(plan, self.merchant, attempt, self.wish)
         return payment
 
     def _expired(self, plan: Plan, payment: Payment, attempt: Attempt) -> Payment:
@@ -325,7 +326,7 @@ class Loses:
             move(plan, self.merchant, attempt, Doubted())
 
 
-def wish_for(plan: Plan, attempt: Attempt, wish: Wish) -> None:
+def wish_for(plan: Plan, merchant: Merchant, attempt: Attempt, wish: Wish) -> None:
     """Keep a wish until a report shows that the kiosk followed it. A cancel is not replaced by anything."""
     kept, payment = held(attempt), plan.payment(attempt.payment_id)
     assert payment is not None
@@ -335,7 +336,8 @@ def wish_for(plan: Plan, attempt: Attempt, wish: Wish) -> None:
     saved = plan.save(attempt, noted(attempt, Held(kept.at, kept.report, wish, kept.decision)))
     said = {"wished": wish.kind, "reason": wish.reason, "plan_id": wish.plan_id}
     note = {name: value for name, value in said.items() if value is not None}
-    plan.event("payment.updated", payment, saved, None, (), (), note)
+    kind = "payment.updated"
+    plan.event(kind, payment, saved, None, (), targets(merchant, payment, kind), note)
 
 
 def decided(plan: Plan, payment: Payment, *, paid: bool, reason: str, by: str) -> None:

@@ -84,7 +84,8 @@ class Hints:
             return attempt
         details["clues"] = [*known, *new][-CLUES_KEPT:]
         clued = plan.save(attempt, replace(attempt, details=msgspec.json.encode(details).decode()))
-        plan.event("payment.noted", payment, clued)
+        kind = "payment.noted"
+        plan.event(kind, payment, clued, None, (), targets(self.merchant, payment, kind))
         return clued
 
 
@@ -203,7 +204,8 @@ class Asks:
         details: dict[str, Any] = msgspec.json.decode(attempt.details) if attempt.details else {}
         details[ask.key] = msgspec.Raw(ask.value.encode())
         noted = plan.save(attempt, replace(attempt, details=msgspec.json.encode(details).decode()))
-        plan.event("payment.noted", payment, noted)
+        kind = "payment.noted"
+        plan.event(kind, payment, noted, None, (), targets(self.merchant, payment, kind))
         return replace(record, attempt=noted)
 
 

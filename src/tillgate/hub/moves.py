@@ -119,7 +119,7 @@ def move_refund(plan: Plan, merchant: Merchant, refund: Refund, fact: RefundFact
     try:
         moved = advance_refund(refund, fact, plan.now)
     except OutOfOrder:
-        return _contradicted(plan, payment, refund)
+        return _contradicted(plan, merchant, payment, refund)
     after = follow_refund(payment, refund, moved)
     if moved == refund:
         return payment, refund
@@ -143,12 +143,12 @@ def move_refund(plan: Plan, merchant: Merchant, refund: Refund, fact: RefundFact
     return saved, saved_refund
 
 
-def _contradicted(plan: Plan, payment: Payment, refund: Refund) -> tuple[Payment, Refund]:
+def _contradicted(plan: Plan, merchant: Merchant, payment: Payment, refund: Refund) -> tuple[Payment, Refund]:
     """A refund that succeeded is said to have failed: an operator must look."""
     if payment.hold is not None:
         return payment, refund
     held = replace(payment, hold="over_refunded", status="review")
     postings = ledger.postings(payment, held, payment.account_id)
     saved = plan.save(payment, held)
-    plan.event("payment.review", saved, None, refund, postings, ())
+    plan.event("payment.review", saved, None, refund, postings, targets(merchant, saved, "payment.review"))
     return saved, refund

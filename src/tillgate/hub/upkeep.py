@@ -165,7 +165,7 @@ class Withdrawn:
         attempt = plan.attempt(self.attempt_id)
         assert attempt is not None
         if isinstance(self.connector, Fetched) and attempt.external_id and attempt.phase in LIVE:
-            wish_for(plan, attempt, Wish("", "cancel", reason="paid another way"))
+            wish_for(plan, self.merchant, attempt, Wish("", "cancel", reason="paid another way"))
             plan.done("withdraw", attempt.id)
             return
         _, attempt = move(plan, self.merchant, attempt, Closed("cancelled", "paid another way"))
@@ -211,7 +211,8 @@ class Resolves:
         decided(plan, payment, paid=self.outcome == "paid", reason=self.reason, by=self.by)
         attempt = plan.attempt(attempt.id)
         assert attempt is not None
-        plan.event("payment.resolved", payment, None, None, (), (), note)
+        kind = "payment.resolved"
+        plan.event(kind, payment, None, None, (), targets(self.merchant, payment, kind), note)
         fact = (
             Closed("failed", self.reason)
             if self.outcome == "failed"
