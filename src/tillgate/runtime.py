@@ -172,7 +172,8 @@ class Runtime:
                 break
         if self._wants_declared:
             declared = declarations.read(self.settings.config)
-            for one in await self.hub.declaring.apply(declared, sandbox=self.settings.sandbox):
+            applying = self.hub.declaring.apply(declared, sandbox=self.settings.sandbox, allow=self.allow)
+            for one in await applying:
                 log.info("applied the configuration", what=one.what, did=one.did)
         if self.settings.sandbox:
             for merchant in await self.directory.merchants():

@@ -367,6 +367,7 @@ class Provider(Generic[ConfigT]):
         default_factory=dict
     )  # a config that loads, for docs and contract tests
     secrets: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()  # settings that `connect` asks for although their struct does not
     paths: Mapping[str, str] = field(default_factory=dict)  # documented path → what it serves
     serves: Mapping[str, str] = field(default_factory=dict)  # documented path → for what payment it is asked
     owns: frozenset[str] = frozenset()  # documented paths below which nothing is anybody else's

@@ -158,6 +158,8 @@ MISTAKES = [
     ("payment_ttl_s", "payment_ttl", "merchant.shop.payment_ttl: there is no such setting"),
     ("merchant_id = 54321", 'merchant_id = "many"', "account.click: Click: missing or unusable: merchant_id"),
     ("default = true", 'sandbox = "maybe"', "account.main-payme.sandbox: "),
+    ('merchant_id = "587f72c72cac0d162c722ae2"', "", "account.main-payme.merchant_id: is missing"),
+    ("payment_ttl_s = 1800", 'callback_url = "http://10.0.0.7/hook"', "shop.callback_url: the URL must"),
     ("secret_key =", "secretkey =", "account.click: Click has no setting 'secretkey'"),
     ("[account.click]", "[acount.click]", "acount: there is no such table"),
     ("[account.click]", "[account.'a b']", "account.a b: a name is"),
@@ -191,7 +193,7 @@ def check(tillgate: Run, file: Path, *more: str) -> Done:
 def test_a_good_file_is_called_good(tillgate: Run, file: Path) -> None:
     done = check(tillgate, file)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{file} is good: 1 merchants, 2 accounts.\n"
+    assert done.stdout == f"{file} is good: 1 merchant, 2 accounts.\n"
     found = json.loads(check(tillgate, file, "--json").stdout)
     assert found["ok"] is True
     assert [one["name"] for one in found["accounts"]] == ["main-payme", "click"]

@@ -72,7 +72,7 @@ async def test_a_rotated_key_lets_the_old_one_in_for_a_while(till: Tillgate, sho
         ({"name": "a b"}, "name", ""),
         ({"name": ""}, "name", ""),
         ({"name": "../x"}, "name", ""),
-        ({"config": {"key": PAYME["key"]}}, "config", "merchant_id"),
+        ({"config": {"key": PAYME["key"]}}, "config.merchant_id", "merchant_id: is missing"),
         ({"config": PAYME | {"key": "short"}}, "config", "16 characters"),
         ({"config": PAYME | {"key": ""}}, "config", "key is empty"),
         ({"config": PAYME | {"keys": 1}}, "config", "no setting"),
@@ -106,6 +106,9 @@ async def test_providers_say_what_they_take(till: Tillgate) -> None:
     assert (fields["merchant_id"].required, fields["merchant_id"].secret) == (True, False)
     assert (fields["key"].type, fields["key"].secret, fields["key"].default) == ("string", True, None)
     assert fields["account_fields"].default == ["order_id"]
+    click = {one.name: one for one in found["click"].config}
+    assert (click["service_id"].required, click["service_id"].type) == (True, "integer | string")
+    assert (click["merchant_user_id"].required, click["secret_key"].required) == (False, True)
     assert found["payme"].asks
     assert found["payme"].paths == {"/payments/payme/webhook": "Payme Merchant API"}
 

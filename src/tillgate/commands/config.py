@@ -26,17 +26,19 @@ def check(
     from tillgate.hub import declaring
     from tillgate.registry import providers
     from tillgate.settings import load
+    from tillgate.ssrf import AllowList
 
     try:
         settings = load(overrides(sandbox=sandbox, config=file))
         settings.secret_keys()
         settings.bootstrap()
+        allow = AllowList.parse(settings.callback_allow)
         declared = declarations.read(settings.config) if settings.config else None
         if declared is not None:
             known = {
                 name: one for name, one in providers().items() if settings.sandbox or not one.sandbox_only
             }
-            declaring.check(declared, known, sandbox=settings.sandbox)
+            declaring.check(declared, known, sandbox=settings.sandbox, allow=allow)
     except TillgateError as error:
         if as_json:
             emit_json({"ok": False, "mistakes": str(error).splitlines()})
@@ -54,4 +56,8 @@ def check(
     if declared is None:
         typer.echo("The settings are good; there is no configuration file (TILLGATE_CONFIG).")
         return
-    typer.echo(f"{settings.config} is good: {len(merchants)} merchants, {len(accounts)} accounts.")
+    counted = [
+        f"{len(found)} {what if len(found) == 1 else f'{what}s'}"
+        for what, found in (("merchant", merchants), ("account", accounts))
+    ]
+    typer.echo(f"{settings.config} is good: {', '.join(counted)}.")

@@ -26,6 +26,8 @@ _SECRET_NAME: Final = re.compile(
     r"key|secret|passw|token|pin$|code$|credential|private|auth", re.IGNORECASE | re.ASCII
 )
 
+_MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
+
 Render = Callable[[Account], bytes]
 
 
@@ -189,6 +191,9 @@ def secrets_set(provider: Provider[Any] | None, config: Mapping[str, Any]) -> li
 
 def _place(message: str, provider: Provider[Any]) -> tuple[str, str]:
     """The decoder's words and the setting they are about. Of a secret only its name: the words may quote."""
+    missing = _MISSING.fullmatch(message)
+    if missing is not None:
+        return f"{missing[1]}: is missing", f"config.{missing[1]}"
     said, _, where = message.partition(" - at `$.")
     name = where.rstrip("`").partition("[")[0].partition(".")[0]
     if not name:

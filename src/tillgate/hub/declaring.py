@@ -18,11 +18,13 @@ from tillgate.hub.accounts import Accounts, checked, fields
 from tillgate.hub.configuring import Configures, configure
 from tillgate.hub.kit import Kit
 from tillgate.spi import Provider
+from tillgate.ssrf import AllowList, ForbiddenUrl, check_url
 from tillgate.store.configuration import Configuration
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import new_id
 
 MIN_SECRET_CHARS: Final = 32
+NOWHERE_INSIDE: Final = AllowList()
 _ROUNDS: Final = 3
 
 
@@ -34,13 +36,24 @@ class Applied:
     did: str  # made | changed
 
 
-def check(declared: Declarations, providers: Mapping[str, Provider[Any]], *, sandbox: bool) -> None:
+def check(
+    declared: Declarations,
+    providers: Mapping[str, Provider[Any]],
+    *,
+    sandbox: bool,
+    allow: AllowList = NOWHERE_INSIDE,
+) -> None:
     """All that can be said without a database. Raises `Misconfigured` with a line for every mistake."""
     mistakes = []
     for merchant in declared.merchants:
         if not sandbox and len(merchant.api_secret) < MIN_SECRET_CHARS:
             place = f"merchant.{merchant.name}.api_secret"
             mistakes.append(f"{place}: is weak: {MIN_SECRET_CHARS} characters or more")
+        try:
+            if merchant.callback_url is not None:
+                check_url(merchant.callback_url, allow)
+        except ForbiddenUrl as error:
+            mistakes.append(f"merchant.{merchant.name}.callback_url: {error}")
     for account in declared.accounts:
         try:
             config_of(account, providers)
@@ -94,9 +107,15 @@ class Declaring:
         self._accounts = accounts
         self._rows = Configuration(kit.directory.sealer)
 
-    async def apply(self, declared: Declarations, *, sandbox: bool) -> list[Applied]:
+    async def apply(
+        self,
+        declared: Declarations,
+        *,
+        sandbox: bool,
+        allow: AllowList = NOWHERE_INSIDE,
+    ) -> list[Applied]:
         """What it had to do; nothing the second time. Raises `Misconfigured`."""
-        check(declared, self._kit.providers, sandbox=sandbox)
+        check(declared, self._kit.providers, sandbox=sandbox, allow=allow)
         work = [(f"merchant.{one.name}", partial(self._merchant, one)) for one in declared.merchants]
         work += [(f"account.{one.name}", partial(self._account, one)) for one in declared.accounts]
         done = [(what, await self._try(partial(do, declared.path))) for what, do in work]

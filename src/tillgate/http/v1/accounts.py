@@ -94,9 +94,9 @@ def describe(provider: Provider[Any]) -> models.ProviderV1:
             models.ConfigField(
                 name=name,
                 type=_type(one.type),
-                required=one.required,
+                required=one.required or name in provider.required,
                 secret=is_secret(provider, name),
-                default=None if one.required or is_secret(provider, name) else _default(one),
+                default=None if _undefined(provider, name, one) else _default(one),
             )
             for name, one in fields(provider).items()
         ],
@@ -105,9 +105,16 @@ def describe(provider: Provider[Any]) -> models.ProviderV1:
 
 
 def _type(kind: Any) -> str:
-    """In JSON's words."""
+    """In JSON's words; that it may be null goes without saying."""
     schema = msgspec.json.schema(kind)
-    return str(schema.get("type", "enum" if "enum" in schema else "any"))
+    choices = schema.get("anyOf", [schema])
+    words = ["enum" if "enum" in one else str(one.get("type", "any")) for one in choices]
+    return " | ".join(word for word in dict.fromkeys(words) if word != "null")
+
+
+def _undefined(provider: Provider[Any], name: str, one: msgspec.structs.FieldInfo) -> bool:
+    """Whether there is no default that may be shown."""
+    return one.required or name in provider.required or is_secret(provider, name)
 
 
 def _default(one: msgspec.structs.FieldInfo) -> Any:

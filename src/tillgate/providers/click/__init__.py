@@ -17,6 +17,7 @@ PROVIDER = Provider(
         "secret_key": "EXAMPLE-click-secret",
     },
     secrets=frozenset({"secret_key", "previous_secret_key"}),
+    required=frozenset({"service_id", "merchant_id", "secret_key"}),
     asks=True,
     paths={
         "/payments/click/webhook": "both actions of the SHOP API",
