@@ -37,13 +37,17 @@ async def test_our_service_keeps_every_rule_with_tokens(database: Path) -> None:
     [
         ({}, {}, 14),
         ({"auth": "header", "header_value": FIXED}, {"header": f"X-Callback-Token: {FIXED}"}, 14),
-        ({"jwt_secret": SECRET}, {"token": token(SECRET)}, 10),
+        ({"jwt_secret": SECRET}, {}, 10),
     ],
     ids=["none", "header", "token"],
 )
 async def test_our_service_keeps_every_rule_in_other_modes(
     database: Path, given: dict[str, Any], options: dict[str, Any], skipped: int
 ) -> None:
+    if "jwt_secret" in given:
+        options = {
+            "token": token(SECRET)
+        }  # made now: a token lives for five minutes, and tests may wait longer
     async with running(lambda _: None, database, **given) as service:
         report = await conform.run(CHECKS, CONFORMANCE.target(service.url + "/ipn/", options))
         assert report.passed, conform.as_text(report)
