@@ -71,10 +71,21 @@ SCENARIOS = {"unconfirmed": UNCONFIRMED, "confirmed": CONFIRMED}
 STEPS = [(scenario, number) for scenario, steps in SCENARIOS.items() for number in range(len(steps))]
 
 
-async def play(payme: Caller, step: tuple[str, Any, Any]) -> bytes:
-    name, (method, params), _ = step
-    key = "not-the-key" if name.startswith("wrong_authorisation") else KEY
-    return await payme.bytes(method, params, key=key)
+PLAYED: dict[str, list[tuple[bytes, tuple[int, int, int]]]] = {}
+
+
+async def play(scenario: str, request: pytest.FixtureRequest) -> list[tuple[bytes, tuple[int, int, int]]]:
+    """The answer to each step, and how often the order was reserved, paid and cancelled by then; played once."""
+    if scenario not in PLAYED:
+        said = []
+        async with host_on("sqlite-sync", request) as host, calling(host) as payme:
+            for name, (method, params), _ in SCENARIOS[scenario]:
+                key = "not-the-key" if name.startswith("wrong_authorisation") else KEY
+                answer = await payme.bytes(method, params, key=key)
+                order = await host.order(1)
+                said.append((answer, (order.reserved, order.paid, order.cancelled)))
+        PLAYED[scenario] = said
+    return PLAYED[scenario]
 
 
 @pytest.mark.parametrize(
@@ -83,17 +94,11 @@ async def play(payme: Caller, step: tuple[str, Any, Any]) -> bytes:
     ids=[f"{scenario}_{number + 1:02}_{SCENARIOS[scenario][number][0]}" for scenario, number in STEPS],
 )
 async def test_official_step(scenario: str, number: int, request: pytest.FixtureRequest) -> None:
-    steps = SCENARIOS[scenario]
-    async with host_on("sqlite-sync", request) as host, calling(host) as payme:
-        before = b""
-        for step in steps[:number]:
-            before = await play(payme, step)
-        said = await play(payme, steps[number])
-        order = await host.order(1)
-
+    played, steps = await play(scenario, request), SCENARIOS[scenario]
+    said, hooks = played[number]
     answer, expected = json.loads(said), steps[number][2]
     if expected == "again":
-        assert said == before
+        assert said == played[number - 1][0]
     elif isinstance(expected, dict):
         assert {name: answer["result"].get(name) for name in expected} == expected
     else:
@@ -101,5 +106,5 @@ async def test_official_step(scenario: str, number: int, request: pytest.Fixture
         assert code in expected if isinstance(expected, range) else code == expected
     # The order has moved as far as the steps so far say, and each hook has run once.
     done = [step[0] for step in steps[: number + 1]]
-    moved = ("create" in done, "perform" in done, "cancel_created" in done or "cancel_performed" in done)
-    assert (order.reserved, order.paid, order.cancelled) == tuple(map(int, moved))
+    cancelled = "cancel_created" in done or "cancel_performed" in done
+    assert hooks == (int("create" in done), int("perform" in done), int(cancelled))
