@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tillgate.providers.payme.tests.payme_kit import KEY, PRICE_TIYIN, Caller, calling, host_on, now_ms
+from tillgate.providers.payme.tests.payme_kit import KEY, PRICE_TIYIN, calling, host_on, now_ms
 
 MINE, OTHER = "5305e3bab097f420a62ced0b", "5305e3bab097f420a62ced0c"
 ORDER, NOBODY = {"order_id": "1"}, {"order_id": "999999"}
@@ -75,7 +75,7 @@ PLAYED: dict[str, list[tuple[bytes, tuple[int, int, int]]]] = {}
 
 
 async def play(scenario: str, request: pytest.FixtureRequest) -> list[tuple[bytes, tuple[int, int, int]]]:
-    """The answer to each step, and how often the order was reserved, paid and cancelled by then; played once."""
+    """Each step's answer, and how often the order was reserved, paid, cancelled by then; played once."""
     if scenario not in PLAYED:
         said = []
         async with host_on("sqlite-sync", request) as host, calling(host) as payme:
