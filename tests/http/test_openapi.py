@@ -36,7 +36,7 @@ DOCUMENTED = {
     "/pay/{payment_id}.svg": {"get"},
     "/pay/{payment_id}/state": {"get"},
     "/pay/{payment_id}/events": {"get"},
-    "/in/{account_id}": {"post"},
+    "/in/{account_id}": {"get", "post", "put"},
     "/healthz": {"get"},
     "/readyz": {"get"},
     "/openapi.json": {"get"},

@@ -127,6 +127,7 @@ def mount(app: Application, runtime: Runtime, scrape: Scrape) -> None:
         operations,
         version=version("tillgate"),
         url=settings.url,
+        about=docs.ABOUT,
         plain={
             **openapi_plain.paths(sandbox=settings.sandbox, metrics=metrics),
             **inbound.described(runtime.providers),

@@ -15,6 +15,33 @@ from starlette.routing import BaseRoute, Route
 from tillgate.http.assets import Assets
 from tillgate.http.v1.problem import ADVICE, CODES
 
+_CODES: Final = "\n".join(
+    f"| `{code}` | {status} | {means} | {ADVICE.get(code, '')} |" for code, (status, means) in CODES.items()
+)
+ABOUT: Final = f"""\
+One till for every way to pay. Paths under `/v1` are the API for new programs; those without a prefix speak
+the merchant API document's words, and those tagged *Providers* are for providers alone.
+
+**Begin** with `POST /v1/token`: an API key and its secret give a bearer token for `Authorization` (here:
+*Authorize*). **Amounts** are whole numbers of minor units, never decimals: `15000` IDR is
+150.00. **Times** are RFC 3339 in UTC.
+
+**Repeating**: a POST with an `Idempotency-Key` can be sent again after any loss; the same key with the same
+body gets the first answer, byte for byte, with `Idempotent-Replayed: true`. **Lists** have the newest
+first, and `next_cursor` until there is no more.
+
+**Webhooks** are signed by Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`) and
+tried for about three days. The same event has the same id over all tries, so remember it. Their types and
+bodies are in this document's `webhooks`.
+
+**Errors** under `/v1` are `application/problem+json` (RFC 9457). `code` is for programs and does not
+change, `detail` is for people, `param` names the field to mend:
+
+| code | status | means | then |
+|---|---|---|---|
+{_CODES}
+"""
+
 _DIRECTORY: Final = Path(__file__).parent / "static" / "docs"
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

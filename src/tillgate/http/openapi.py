@@ -16,7 +16,7 @@ _WORDS: Final = {
     401: "The credentials or the token are missing, wrong or expired.",
     404: "There is no such thing here.",
     405: "This path does not take that method.",
-    409: "The state of the object does not allow that.",
+    409: "The state of the object does not allow that; or the first request with this key still runs.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "The Idempotency-Key was used with another request.",
@@ -28,6 +28,9 @@ _WORDS: Final = {
 _REF: Final = "#/components/schemas/{name}"
 
 
+_DONE: Final = {201: "Created.", 202: "Taken; it is on its way.", 204: "Gone."}
+
+
 class Nothing:
     """Stands for an answer without a body."""
 
@@ -37,10 +40,12 @@ def document(
     *,
     version: str,
     url: str,
+    about: str = "",
     events: Sequence[str] = (),
     plain: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """`events`: the types that webhook endpoints are sent; `plain`: path items of what is no operation."""
+    """`about`: what a reader has to know first, in Markdown; `events`: the types that webhook endpoints are
+    sent; `plain`: path items of what is no operation."""
     listed = list(operations)
     models: set[Any] = {schemas.Callback, schemas_v1.EventV1}
     for one in listed:
@@ -58,7 +63,7 @@ def document(
         "info": {
             "title": "Tillgate",
             "version": version,
-            "description": "One till for every way to pay.",
+            "description": about,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": url}],
@@ -76,7 +81,9 @@ def _operation(one: Operation, number: int) -> dict[str, Any]:
         "operationId": one.name if number == 0 else f"{one.name}_{number + 1}",
         "summary": one.summary,
         "tags": [one.tag],
-        "responses": {str(status): _reply(model, one.media) for status, model in one.replies.items()},
+        "responses": {
+            str(status): _reply(_said(one, status), model, one.media) for status, model in one.replies.items()
+        },
         "parameters": [*_path_parameters(one.paths[number]), *_query_parameters(one)],
     }
     if one.auth:
@@ -105,6 +112,8 @@ def _headers(one: Operation, status: str) -> dict[str, Any]:
         found["WWW-Authenticate"] = _header("RFC 6750.", required=True)
     if status in ("429", "503"):
         found["Retry-After"] = _header("Seconds.", required=True, kind="integer")
+    if status == "409" and one.idempotent:
+        found["Retry-After"] = _header("Seconds; where the code is `in_flight`.", kind="integer")
     return found
 
 
@@ -146,12 +155,18 @@ def _json(model: type[Any], media: str = "application/json") -> dict[str, Any]:
     return {media: {"schema": {"$ref": _REF.format(name=model.__name__)}}}
 
 
-def _reply(model: type[Any], media: str) -> dict[str, Any]:
+def _said(one: Operation, status: int) -> str:
+    if status == 200 and 201 in one.replies:
+        return "It was there already, and nothing was changed."
+    return _DONE.get(status, "Done.")
+
+
+def _reply(said: str, model: type[Any], media: str) -> dict[str, Any]:
     if model is Nothing:
-        return {"description": "Done."}
+        return {"description": said}
     if model is str:
-        return {"description": "Done.", "content": {media: {"schema": {"type": "string"}}}}
-    return {"description": "Done.", "content": _json(model, media)}
+        return {"description": said, "content": {media: {"schema": {"type": "string"}}}}
+    return {"description": said, "content": _json(model, media)}
 
 
 def _exact_numbers(components: dict[str, Any]) -> None:

@@ -35,6 +35,19 @@ _FAILED: Final = {
         ("503", "Try again later."),
     )
 }
+_ANY_BODY: Final[dict[str, Any]] = {"requestBody": {"content": {"*/*": {}}}}
+
+
+def _inbound(name: str) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": "A provider's message, in the provider's dialect; verified on its raw bytes",
+        "tags": ["Providers"],
+        "parameters": [_ACCOUNT],
+        "responses": {"default": {"description": "The provider's dialect."}},
+    }
+
+
 _CODE: Final = {"name": "code", "in": "path", "required": True, "schema": _TEXT}
 _HEALTHY: Final = _is("Yes.", "application/json", schema=_HEALTH)
 
@@ -137,14 +150,9 @@ def paths(*, sandbox: bool, metrics: bool) -> dict[str, Any]:
             _CODE,
         ),
         "/in/{account_id}": {
-            "post": {
-                "operationId": "inbound",
-                "summary": "A provider's message, in the provider's dialect; verified on its raw bytes",
-                "tags": ["Providers"],
-                "parameters": [_ACCOUNT],
-                "requestBody": {"content": {"*/*": {}}},
-                "responses": {"default": {"description": "The provider's dialect."}},
-            }
+            "get": _inbound("inbound_get"),
+            "post": _inbound("inbound") | _ANY_BODY,
+            "put": _inbound("inbound_put") | _ANY_BODY,
         },
         "/healthz": _get("healthz", "Whether the process lives", "Operations", {"200": _HEALTHY}),
         "/readyz": _get(
