@@ -53,7 +53,8 @@ def check(
             if merchant.callback_url is not None:
                 check_url(merchant.callback_url, allow)
         except ForbiddenUrl as error:
-            mistakes.append(f"merchant.{merchant.name}.callback_url: {error}")
+            place = f"merchant.{merchant.name}.callback_url"
+            mistakes.append(f"{place}: {error} (or TILLGATE_CALLBACK_ALLOW names its host and port)")
     for account in declared.accounts:
         try:
             config_of(account, providers)
