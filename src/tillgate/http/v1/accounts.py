@@ -173,7 +173,7 @@ def operations(common: dict[str, Any]) -> list[Operation]:
             handler=rotate, body=models.AccountRotate, replies={200: shown}, **written,
         ),
         Operation(
-            "POST", (f"{one}/disable",), "v1_disable_account", "Take nothing more through it",
+            "POST", (f"{one}/disable",), "v1_disable_account", "Take nothing more through it; its provider's messages are no longer found",
             handler=disable, replies={200: shown}, **written,
         ),
         Operation(
