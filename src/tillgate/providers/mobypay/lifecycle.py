@@ -252,6 +252,7 @@ def timer(payment: Payment, timers: Timers) -> tuple[Fact, float] | None:
 
 _REASONS: Final[dict[Fact | tuple[Fact, State], str]] = {
     (Fact.FAILURE, State.CANCELLED): "The terminal stopped without a charge, as it was asked to.",
+    Fact.PLAN_CHOSEN: "A plan was chosen.",
     Fact.NOT_SENT: "The terminal was gone before the request left; nothing was asked of it.",
     Fact.FAILURE: "The terminal says it failed.",
     Fact.ERROR: "The terminal reported an error.",

@@ -31,6 +31,8 @@ async def run_kiosk(
     screen: Screen = JsonScreen() if as_json else PlainScreen()
     began = False
     server = KioskServer(config)
+    # From the first moment on: what a restart made unknown is said, and so are terminals that were waiting.
+    server.kiosk.steps.watchers.add(screen.notice)
     try:
         await server.start()
     except OSError as error:
@@ -41,7 +43,6 @@ async def run_kiosk(
             _control(server, control) as control_port,
             _window(menu and not as_json and sys.stdin.isatty()),
         ):
-            server.kiosk.steps.watchers.add(screen.notice)
             began = True
             screen.line(f"Kiosk {config.kiosk_id} is listening on {config.host}:{server.port}")
             screen.event("listening", host=config.host, port=server.port, control_port=control_port)

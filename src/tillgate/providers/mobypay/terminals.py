@@ -185,11 +185,19 @@ class Terminals:
         usable = [(terminal, self._trusted(terminal)) for terminal in named or connected]
         reachable = [(terminal, connection) for terminal, connection in usable if connection is not None]
         if not reachable:
-            raise NoTerminal("no terminal is connected" if not usable else _AMBIGUOUS)
+            raise NoTerminal(_AMBIGUOUS if usable else self._nobody())
         idle = [pair for pair in reachable if pair[0].in_flight is None]
         if not idle:
             raise TerminalBusy("every connected terminal is busy")
         return min(idle, key=lambda pair: (pair[0].pos_id in doubtful, pair[0].used_ms))
+
+    def _nobody(self) -> str:
+        if any(connection.alive for connection in self._connections.values()):
+            return (
+                "a terminal is connected, but has not said which one it is: give each a port of its own,"
+                " or have it sign something first"
+            )
+        return "no terminal is connected"
 
     def _reachable(self, terminal: Terminal) -> Connection:
         if not terminal.connected:

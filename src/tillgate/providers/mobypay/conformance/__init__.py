@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tillgate.conform import Option, Suite, Target
 from tillgate.providers.mobypay.conformance import kiosk_rules, terminal_rules
+from tillgate.providers.mobypay.conformance.person import CHECK_S, Person
 
 
 def _place(url: str) -> tuple[str, int]:
@@ -53,16 +54,17 @@ def kiosk_target(url: str, options: Mapping[str, Any]) -> Target:
         plan=options.get("plan") or "",
         patience_s=_seconds(options),
     )
-    return Target(f"tcp://{host}:{port}", settings, frozenset({settings.secret}))
+    slow_s = 0.0 if settings.pay else CHECK_S
+    return Target(f"tcp://{host}:{port}", settings, frozenset({settings.secret}), slow_s)
 
 
 def terminal_target(url: str, options: Mapping[str, Any]) -> Target:
     """Where we listen for the terminal. Raises `ValueError`."""
     host, port = _place(url)
-    settings = terminal_rules.TerminalTarget(
-        host, port, _secret(options), _seconds(options), prompts=options.get("quiet") in (None, "", "no")
-    )
-    return Target(f"tcp://{host}:{port}", settings, frozenset({settings.secret}))
+    person = Person() if options.get("quiet") in (None, "", "no") else None
+    settings = terminal_rules.TerminalTarget(host, port, _secret(options), _seconds(options), person)
+    slow_s = CHECK_S if settings.person is not None else 0.0
+    return Target(f"tcp://{host}:{port}", settings, frozenset({settings.secret}), slow_s)
 
 
 _SECRET = Option("secret", "what both ends sign with (--secret)", required=True, secret=True)
@@ -73,7 +75,11 @@ KIOSK = Suite(
     options=(
         _SECRET,
         Option("pos-id", "the name of the terminal that we play", default="POS001"),
-        Option("pay", "a command that starts a payment, with {mode} and {amount}; else you are asked to"),
+        Option(
+            "pay",
+            "a command that starts a payment, with {mode} and {amount}; without it you are asked to, and what"
+            " the kiosk shows",
+        ),
         Option("outcome", "a command that prints how {txn_id} stands: its state, or JSON with one"),
         Option("cancel", "a command that cancels {txn_id}"),
         Option("plan", "a command that chooses {plan_id} for {txn_id}"),

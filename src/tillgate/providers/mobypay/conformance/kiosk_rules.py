@@ -8,13 +8,13 @@ import itertools
 import json
 import re
 import shlex
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from tillgate.conform import Check, NoAnswer, Skipped, Wire, expect
+from tillgate.providers.mobypay.conformance.person import Person
 from tillgate.providers.mobypay.conformance.wire import LONGEST_LINE, Talk, frame, fresh, stamped
 
 DOCUMENT: Final = "the kiosk document"
@@ -28,7 +28,9 @@ Command: TypeAlias = str | Callable[..., Awaitable[str]]
 
 @dataclass
 class KioskTarget:
-    """How to reach a kiosk and make it take a payment. Commands are filled in and run without a shell."""
+    """How to reach a kiosk and make it take a payment. Commands are filled in and run without a shell.
+
+    Without `pay` a person is at the kiosk, and does and says whatever no command is given for."""
 
     host: str
     port: int
@@ -40,7 +42,14 @@ class KioskTarget:
     plan: Command = ""
     patience_s: float = 45.0
     settle_s: float = 2.0
+    person: Person = field(default_factory=Person)
     sen: itertools.count[int] = field(default_factory=lambda: itertools.count(101))
+
+    def need(self, *names: str) -> None:
+        """Before a payment is begun in vain. Raises `Skipped`."""
+        for name in names:
+            if self.pay and not getattr(self, name):
+                raise Skipped(f"it needs -o {name}=COMMAND")
 
 
 @dataclass
@@ -106,7 +115,7 @@ async def _begin(settings: KioskTarget, mode: str, amount: str) -> None:
     if settings.pay:
         await _run(settings.pay, mode=mode, amount=amount)
     else:
-        sys.stderr.write(f"→ At the kiosk, start a {mode} payment of RM {amount}\n")
+        settings.person.told(f"At the kiosk, start a {mode} payment of RM {amount}")
 
 
 async def _run(command: Command, **values: str) -> str:
@@ -125,21 +134,33 @@ async def _run(command: Command, **values: str) -> str:
 
 
 async def believed(one: Asked, wanted: bool) -> None:
-    """Ask the kiosk's own words what became of it. Raises `Skipped` without a way to ask."""
-    if not one.settings.outcome:
+    """Ask the kiosk's own words what became of it, or whoever stands before it. Raises `Skipped`."""
+    try:
+        paid, said = await _believes(one, wanted)
+    except Skipped:
         await one.end()
-        raise Skipped("it needs -o outcome=COMMAND, to ask the kiosk what it believes")
-    for _ in range(int(one.settings.settle_s * 10)):  # it may need a moment to write it down
-        said = await _run(one.settings.outcome, txn_id=one.txn_id)
+        raise
+    if not wanted:
+        await one.end()
+    expect(paid == wanted, f"the kiosk says {said!r} where it must {'' if wanted else 'not '}be paid")
+
+
+async def _believes(one: Asked, wanted: bool) -> tuple[bool, str]:
+    settings = one.settings
+    if not settings.outcome:
+        await asyncio.sleep(settings.settle_s / 4)
+        question = f"Does the kiosk call the payment of RM {one.amount} paid?"
+        yes = await settings.person.says_yes(question, settings.patience_s)
+        return yes, "paid" if yes else "not paid"
+    said = ""
+    for _ in range(int(settings.settle_s * 10)):  # it may need a moment to write it down
+        said = await _run(settings.outcome, txn_id=one.txn_id)
         with contextlib.suppress(ValueError, AttributeError):
             said = str(json.loads(said).get("state", said))
         if (said in PAID) == wanted and (wanted or said != ""):
             break
         await asyncio.sleep(0.1)
-    paid = said in PAID
-    if not wanted:
-        await one.end()
-    expect(paid == wanted, f"the kiosk says {said!r} where it must {'' if wanted else 'not '}be paid")
+    return said in PAID, said
 
 
 # --- what a kiosk sends -------------------------------------------------------------------------------------
@@ -187,11 +208,13 @@ async def unique(wire: Wire) -> None:
 
 async def cancel(wire: Wire) -> None:
     settings: KioskTarget = wire.target.settings
-    if not settings.cancel:
-        raise Skipped("it needs -o cancel=COMMAND")
+    settings.need("cancel")
     async with asked(wire) as one:
         await one.talk.say(one.answer("ack", "processing"))
-        await _run(settings.cancel, txn_id=one.txn_id)
+        if settings.cancel:
+            await _run(settings.cancel, txn_id=one.txn_id)
+        else:
+            settings.person.told(f"At the kiosk, cancel the payment of RM {one.amount}")
         said = await one.talk.hear(settings.patience_s, "cancel_transaction")
         expect(said.get("txn_id") == one.txn_id, "the cancel names the payment")
         await one.talk.say(one.answer("ack", "received"))
@@ -200,8 +223,7 @@ async def cancel(wire: Wire) -> None:
 
 async def plan(wire: Wire) -> None:
     settings: KioskTarget = wire.target.settings
-    if not settings.plan:
-        raise Skipped("it needs -o plan=COMMAND")
+    settings.need("plan")
     async with asked(wire, "ipp") as one:
         await one.talk.say(one.answer("ack", "processing"))
         offered = [
@@ -210,7 +232,10 @@ async def plan(wire: Wire) -> None:
         ]
         await one.talk.say(one.answer("transaction_result", "ipp_plans", plans=offered))
         await asyncio.sleep(0.3)
-        await _run(settings.plan, txn_id=one.txn_id, plan_id="IPP_3M")
+        if settings.plan:
+            await _run(settings.plan, txn_id=one.txn_id, plan_id="IPP_3M")
+        else:
+            settings.person.told("At the kiosk, choose the plan IPP_3M")
         said = await one.talk.hear(settings.patience_s, "ipp_plan_selection")
         expect(said.get("plan_id") == "IPP_3M", "the selection names the plan that was chosen")
         expect(said.get("txn_id") == one.txn_id, "the selection names the payment")
@@ -223,6 +248,8 @@ async def plan(wire: Wire) -> None:
 
 def after(says: Callable[[Asked], Awaitable[None]], *, paid: bool) -> Callable[[Wire], Awaitable[None]]:
     async def run(wire: Wire) -> None:
+        settings: KioskTarget = wire.target.settings
+        settings.need("outcome")
         async with asked(wire) as one:
             await one.talk.say(one.answer("ack", "processing"))
             await asyncio.sleep(0.05)  # apart from the ack, in a segment of its own
@@ -290,6 +317,8 @@ async def _garbage(one: Asked) -> None:
 
 async def stranger(wire: Wire) -> None:
     """Another terminal, that was never asked, settles the payment."""
+    settings: KioskTarget = wire.target.settings
+    settings.need("outcome")
     async with asked(wire) as one:
         await one.talk.say(one.answer("ack", "processing"))
         async with connected(wire) as other:

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
 from tillgate.conform import Check, Failed, NoAnswer, Wire, expect
+from tillgate.providers.mobypay.conformance.person import Person
 from tillgate.providers.mobypay.conformance.wire import LONGEST_LINE, Talk, frame, fresh, stamped
 
 DOCUMENT: Final = "the kiosk document"
@@ -30,7 +30,7 @@ class TerminalTarget:
     port: int
     secret: str = field(repr=False)
     patience_s: float = 45.0
-    prompts: bool = True
+    person: Person | None = None
     silence_s: float = SILENCE_S
     sen: itertools.count[int] = field(default_factory=lambda: itertools.count(101))
 
@@ -62,15 +62,16 @@ async def terminal(wire: Wire) -> AsyncIterator[Talk]:
             one.transport.abort()
 
 
-def order(wire: Wire, mode: str = "card", **more: Any) -> dict[str, Any]:
+def order(wire: Wire, mode: str = "card", do: str = "approve") -> dict[str, Any]:
+    """A request, and what whoever stands at the terminal is to do about it."""
     settings: TerminalTarget = wire.target.settings
     sen = next(settings.sen)
     amount = float(Decimal(sen) / 100)
-    if settings.prompts:
-        sys.stderr.write(f"→ At the terminal, approve a {mode} payment of RM {amount:.2f}\n")
+    if settings.person is not None and do:
+        settings.person.told(f"At the terminal, {do}: {mode}, RM {amount:.2f}")
     return stamped(
         type="transaction_request", kiosk_id="CONFORM", txn_id=f"TXN{secrets.token_hex(8).upper()}",
-        amount=amount, payment_mode=mode, **more,
+        amount=amount, payment_mode=mode,
     )  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def whole(mode: str, pieces: int = 1) -> Callable[[Wire], Awaitable[None]]:
 
 async def instalments(wire: Wire) -> None:
     async with terminal(wire) as talk:
-        asked = order(wire, "ipp")
+        asked = order(wire, "ipp", "offer plans, and approve when one was chosen")
         await talk.say(asked)
         await acked(talk, asked)
         said = await talk.hear(wire.target.settings.patience_s, "transaction_result")
@@ -132,7 +133,7 @@ async def instalments(wire: Wire) -> None:
 async def cancelled(wire: Wire) -> None:
     """What it says is the end of it, whichever came first; but it must say something."""
     async with terminal(wire) as talk:
-        asked = order(wire)
+        asked = order(wire, do="touch nothing, it will be cancelled")
         await talk.say(asked)
         await acked(talk, asked)
         await talk.say(stamped(type="cancel_transaction", kiosk_id="CONFORM", txn_id=asked["txn_id"]))
@@ -147,7 +148,7 @@ def unheard(change: Callable[[dict[str, Any], str], bytes], what: str) -> Callab
 
     async def run(wire: Wire) -> None:
         async with terminal(wire) as talk:
-            await talk.send(change(order(wire), talk.secret))
+            await talk.send(change(order(wire, do=""), talk.secret))
             if not await talk.silent(wire.target.settings.silence_s):
                 raise Failed(f"it took {what}")
         async with terminal(wire) as talk:

@@ -6,13 +6,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
+
 from tillgate.providers.mobypay.config import KioskConfig, Limits, TerminalConfig
-from tillgate.providers.mobypay.lifecycle import Payment, Timers
+from tillgate.providers.mobypay.lifecycle import Payment
 from tillgate.providers.mobypay.messages import PaymentMode
 from tillgate.providers.mobypay.server import KioskServer
 from tillgate.providers.mobypay.tests import oracle
 
-QUICK = Timers(ack_s=0.4, result_s=0.9, plan_s=0.8, cancel_s=0.4, grace_s=0.3)
+PATIENCE_S = 30.0
+"""How long anything may take on a machine that does ten other things."""
 
 
 class RawTerminal:
@@ -23,7 +26,7 @@ class RawTerminal:
     ):
         self.reader, self.writer, self.pos_id, self.secret = reader, writer, pos_id, secret
 
-    async def request(self, kind: str = "transaction_request", within_s: float = 3) -> dict:
+    async def request(self, kind: str = "transaction_request", within_s: float = PATIENCE_S) -> dict:
         async with asyncio.timeout(within_s):
             payload = oracle.payload_of(await self.reader.readline(), self.secret)
         assert payload["type"] == kind
@@ -50,7 +53,7 @@ class RawTerminal:
     async def result(self, txn_id: str, status: str, **more: object) -> None:
         await self.say(oracle.result(txn_id, status, self.pos_id, **more))
 
-    async def closed_by_kiosk(self, within_s: float = 3) -> bool:
+    async def closed_by_kiosk(self, within_s: float = PATIENCE_S) -> bool:
         try:
             async with asyncio.timeout(within_s):
                 while await self.reader.read(4096):
@@ -97,17 +100,21 @@ class Bench:
     async def pay(self, mode: str = "card", sen: int = 5000, **more: object) -> Payment:
         return await self.kiosk.pay(PaymentMode(mode), sen, **more)
 
-    async def until(self, true: Callable[[], object], within_s: float = 3) -> None:
+    async def until(self, true: Callable[[], object], within_s: float = PATIENCE_S) -> None:
         async with asyncio.timeout(within_s):
             while not true():
                 await asyncio.sleep(0.005)
 
-    async def reaches(self, txn_id: str, state: str, within_s: float = 3) -> Payment:
+    async def reaches(self, txn_id: str, state: str, within_s: float = PATIENCE_S) -> Payment:
         try:
             await self.until(lambda: self.kiosk.find(txn_id).state == state, within_s)
         except TimeoutError:
             raise AssertionError(f"{self.kiosk.find(txn_id).state} and not {state}") from None
         return self.kiosk.find(txn_id)
+
+    def waits(self, **seconds: float) -> None:
+        """From now on the kiosk waits so long; what is timed already keeps its time."""
+        self.kiosk.steps._durations = msgspec.structs.replace(self.kiosk.steps._durations, **seconds)
 
     def stored(self, txn_id: str) -> Payment:
         payment = self.journal.payment(txn_id)
@@ -137,7 +144,6 @@ async def open_bench(journal: Path, **changes: object) -> AsyncIterator[Bench]:
         "host": "127.0.0.1",
         "port": 0,
         "terminals": (TerminalConfig(pos_id="POS001", secret=oracle.SECRET),),
-        "timers": QUICK,
         "limits": Limits(connections_per_address=64, frame_s=0.5),
     }
     server = KioskServer(KioskConfig(**{**settings, **changes}))

@@ -43,7 +43,7 @@ class KioskProcess:
         )  # fmt: skip
         assert process.stdout is not None
         events: list[dict] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not events or events[-1]["type"] != "listening":
                 line = await process.stdout.readline()
                 assert line, f"the kiosk did not start: {events}"
@@ -65,7 +65,7 @@ class KioskProcess:
         self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
         await self.process.stdin.drain()
 
-    async def until(self, true: Callable[[dict], object], within_s: float = 10) -> dict:
+    async def until(self, true: Callable[[dict], object], within_s: float = 30) -> dict:
         """The first event, old or new, that is wanted."""
         async with asyncio.timeout(within_s):
             while True:
@@ -80,7 +80,7 @@ class KioskProcess:
 
     async def pay(self, amount: str = "50.00", **more: str) -> dict:
         key = {"Idempotency-Key": more.pop("key")} if "key" in more else {}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 answer = await self.call(
                     "POST", "/payments", {"mode": "card", "amount": amount, **more}, **key
@@ -89,7 +89,7 @@ class KioskProcess:
                     return answer
                 await asyncio.sleep(0.02)
 
-    async def state(self, txn_id: str, state: str = "", within_s: float = 5) -> str:
+    async def state(self, txn_id: str, state: str = "", within_s: float = 30) -> str:
         async with asyncio.timeout(within_s):
             while True:
                 found = (await self.call("GET", f"/payments/{txn_id}")).get("state", "")
@@ -110,7 +110,7 @@ class KioskProcess:
         return self.process.returncode or 0
 
     async def _gone(self) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await self.process.wait()
             await self._reading
         await self.http.close()

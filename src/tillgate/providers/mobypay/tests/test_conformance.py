@@ -1,8 +1,12 @@
 """The document's rules against our own kiosk and our own terminal, and against ends that break them."""
 
 import asyncio
+import io
+import itertools
 import json
+import re
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
@@ -11,9 +15,12 @@ from support.postgres import free_port
 from tillgate import conform
 from tillgate.cli import app
 from tillgate.providers.mobypay.conformance import CONFORMANCE, KIOSK, TERMINAL, kiosk_target, terminal_target
+from tillgate.providers.mobypay.conformance.person import Person
 from tillgate.providers.mobypay.simulator import VirtualTerminal
 from tillgate.providers.mobypay.tests import oracle
 from tillgate.providers.mobypay.tests.process import KioskProcess
+
+BY_HAND = ("request.fields", "cancel.frame", "plan.frame", "result.success", "status.unsuccessful")
 
 
 def settled(settings: object, **changes: object) -> None:
@@ -36,14 +43,63 @@ async def test_our_kiosk_keeps_every_rule(tmp_path: Path) -> None:
     async def plan(txn_id: str, plan_id: str) -> str:
         return str(await kiosk.call("POST", f"/payments/{txn_id}/plan", {"plan_id": plan_id}))
 
+    class Clerk(Person):
+        """Stands at the kiosk, does what it is told and says what it sees."""
+
+        txn_id = ""
+        tasks: ClassVar[list[asyncio.Task[None]]] = []
+
+        def told(self, text: str) -> None:
+            self.tasks.append(asyncio.create_task(self._does(text)))
+
+        async def _does(self, text: str) -> None:
+            if begin := re.fullmatch(r"At the kiosk, start a (\w+) payment of RM ([\d.]+)", text):
+                self.txn_id = (await kiosk.pay(begin[2], mode=begin[1]))["txn_id"]
+            elif re.fullmatch(r"At the kiosk, cancel the payment of RM [\d.]+", text):
+                await cancel(self.txn_id)
+            else:
+                assert text == "At the kiosk, choose the plan IPP_3M"
+                await plan(self.txn_id, "IPP_3M")
+
+        async def says_yes(self, question: str, within_s: float) -> bool:
+            assert re.fullmatch(r"Does the kiosk call the payment of RM [\d.]+ paid\?", question)
+            return await kiosk.state(self.txn_id) == "succeeded"
+
+    url, options = f"tcp://127.0.0.1:{kiosk.port}", {"secret": oracle.SECRET, "patience-s": "30"}
     try:
-        target = kiosk_target(f"tcp://127.0.0.1:{kiosk.port}", {"secret": oracle.SECRET, "patience-s": "10"})
+        target = kiosk_target(url, options)
         settled(target.settings, pay=pay, outcome=outcome, cancel=cancel, plan=plan)
-        report = await conform.run(KIOSK.checks, target, title=KIOSK.title, timeout_s=30)
+        report = await conform.run(KIOSK.checks, target, title=KIOSK.title, timeout_s=60)
+        by_hand = kiosk_target(url, options)
+        settled(by_hand.settings, person=Clerk(), settle_s=1.0, sen=itertools.count(501))
+        some = [one for one in KIOSK.checks if one.id in BY_HAND]
+        seen = await conform.run(some, by_hand, timeout_s=60)
+        await asyncio.gather(*Clerk.tasks)
     finally:
         await kiosk.stop()
     assert report.count("pass") == len(KIOSK.checks), conform.as_text(report)
+    assert seen.count("pass") == len(BY_HAND), conform.as_text(seen)
     assert oracle.SECRET not in conform.as_text(report)
+
+
+async def test_a_person_answers_and_nobody_is_not_waited_for_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("perhaps\nY\nno\n"))
+    person = Person()
+    person.told("Press 1")
+    assert await person.says_yes("Paid?", 30)
+    assert not await person.says_yes("Paid?", 30)
+    for _ in range(2):
+        with pytest.raises(conform.Skipped, match="outcome"):
+            await person.says_yes("Paid?", 30)
+    assert capsys.readouterr().err.splitlines()[0] == "→ Press 1"
+
+    # A program starts the payments, so nobody is there to ask: nothing is begun in vain.
+    target = kiosk_target("127.0.0.1:1", {"secret": oracle.SECRET, "pay": "true"})
+    checks = [one for one in KIOSK.checks if one.id in BY_HAND and one.id != "request.fields"]
+    report = await conform.run(checks, target, timeout_s=60)
+    assert report.count("skip") == len(checks)
 
 
 @pytest.mark.parametrize("dialect", ["captured", "documented"])
@@ -54,10 +110,10 @@ async def test_our_terminal_keeps_every_rule(dialect: str) -> None:
     )
     running = asyncio.create_task(terminal.run())
     try:
-        options = {"secret": oracle.SECRET, "patience-s": "10", "quiet": "yes"}
+        options = {"secret": oracle.SECRET, "patience-s": "30", "quiet": "yes"}
         target = terminal_target(f"tcp://127.0.0.1:{port}", options)
         settled(target.settings, silence_s=0.2)
-        report = await conform.run(TERMINAL.checks, target, title=TERMINAL.title, timeout_s=30)
+        report = await conform.run(TERMINAL.checks, target, title=TERMINAL.title, timeout_s=60)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -91,8 +147,8 @@ async def test_careless_terminals_are_found_out() -> None:
         one for one in TERMINAL.checks if one.id in ("flow.card", "time.stale", "nonce.replay", "sign.forged")
     ]
     try:
-        options = {"secret": oracle.SECRET, "patience-s": "10", "quiet": "yes"}
-        report = await conform.run(checks, terminal_target(f"127.0.0.1:{port}", options), timeout_s=30)
+        options = {"secret": oracle.SECRET, "patience-s": "30", "quiet": "yes"}
+        report = await conform.run(checks, terminal_target(f"127.0.0.1:{port}", options), timeout_s=60)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -137,9 +193,9 @@ async def test_a_kiosk_as_published_is_found_out() -> None:
     wanted = ("result.success", "frame.together", "status.unsuccessful", "owner.stranger", "request.unique")
     checks = [one for one in KIOSK.checks if one.id in wanted]
     try:
-        target = kiosk_target(f"127.0.0.1:{port}", {"secret": oracle.SECRET, "patience-s": "5"})
+        target = kiosk_target(f"127.0.0.1:{port}", {"secret": oracle.SECRET, "patience-s": "30"})
         settled(target.settings, pay=pay, outcome=outcome, settle_s=0.3)
-        report = await conform.run(checks, target, timeout_s=30)
+        report = await conform.run(checks, target, timeout_s=60)
     finally:
         server.close()
         for writer in connections:

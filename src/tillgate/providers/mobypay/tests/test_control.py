@@ -109,7 +109,10 @@ async def test_plans_and_their_choice(api: Client) -> None:
     await api.bench.reaches(payment["txn_id"], "awaiting_plan")
     assert (await api("GET", path))["plans"] == plans("IPP_3M")
     assert (await api("POST", f"{path}/plan", {"plan_id": "X"}, status=422))["code"] == "bad_request"
-    assert (await api("POST", f"{path}/plan", {"plan_id": "IPP_3M"}))["state"] == "processing"
+    chosen = await api("POST", f"{path}/plan", {"plan_id": "IPP_3M"})
+    assert (chosen["state"], chosen["plan_id"], chosen["reason"]) == (
+        "processing", "IPP_3M", "A plan was chosen."
+    )  # fmt: skip
 
 
 async def test_cancel_and_settle(api: Client) -> None:

@@ -122,6 +122,7 @@ async def test_07_a_success_after_the_cancel_leaves_a_trace(bench: Bench) -> Non
     payment = await bench.pay()
     await terminal.ack(payment.txn_id)
     await bench.reaches(payment.txn_id, "processing")
+    bench.waits(grace_s=0.1)
     await bench.kiosk.cancel(payment.txn_id)
     await terminal.ack(payment.txn_id)
     await bench.reaches(payment.txn_id, "cancelled")
@@ -347,6 +348,7 @@ async def test_a_card_number_does_not_reach_the_disk(bench: Bench, tmp_path) -> 
 
 
 async def test_a_clock_that_is_off_is_reported_before_and_when_it_matters(bench: Bench) -> None:
+    bench.waits(result_s=0.3)
     terminal = await bench.terminal()
     payment = await bench.pay()
     now = int(time.time() * 1000)

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from tillgate.commands.kiosk import app
 from tillgate.providers.mobypay import menu_text
 from tillgate.providers.mobypay.lifecycle import Payment
 from tillgate.providers.mobypay.messages import PaymentMode
@@ -20,15 +22,17 @@ from tillgate.providers.mobypay.tests.process import COMMAND, KioskProcess, envi
 
 async def play(port: int, **options: object) -> tuple[VirtualTerminal, asyncio.Task]:
     terminal = VirtualTerminal("127.0.0.1", port, oracle.SECRET, **{"auto": "approve", **options})
-    task = asyncio.create_task(terminal.run())
-    async with asyncio.timeout(5):
-        while not terminal.connected:
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)  # until the kiosk has taken the connection
-    return terminal, task
+    return terminal, asyncio.create_task(terminal.run())
 
 
-async def done(kiosk: KioskProcess, task: asyncio.Task, within_s: float = 15) -> list[dict]:
+async def play_at(kiosk: KioskProcess, **options: object) -> tuple[VirtualTerminal, asyncio.Task]:
+    """A terminal, once the kiosk has taken its connection."""
+    playing = await play(kiosk.port, **options)
+    await kiosk.until(lambda event: event["type"] == "terminal" and event["text"].endswith(": connected"))
+    return playing
+
+
+async def done(kiosk: KioskProcess, task: asyncio.Task, within_s: float = 30) -> list[dict]:
     async with asyncio.timeout(within_s):
         await kiosk.process.wait()
     await kiosk.stop()
@@ -49,7 +53,7 @@ def outcomes(events: list[dict]) -> list[tuple[str, str, str]]:
 
 async def test_all_entries_from_a_pipe(tmp_path: Path) -> None:
     kiosk = await KioskProcess.start(tmp_path / "k.db", menu=True)
-    _, task = await play(kiosk.port)
+    _, task = await play_at(kiosk)
     await kiosk.type("1", "10.00", "2", "RM 0.01", "2", "0.01", "3", "99.99", "4", "100", "2", "6", "9", "7")
     events = await done(kiosk, task)
     assert kiosk.process.returncode == 0
@@ -71,7 +75,7 @@ async def test_all_entries_from_a_pipe(tmp_path: Path) -> None:
 
 async def test_quitting_the_plans_cancels_at_the_terminal(tmp_path: Path) -> None:
     kiosk = await KioskProcess.start(tmp_path / "k.db", menu=True)
-    terminal, task = await play(kiosk.port)
+    terminal, task = await play_at(kiosk)
     await kiosk.type("4", "100", "4", "x", "q", "7")
     events = await done(kiosk, task)
     assert outcomes(events) == [("ipp", "100.00", "cancelled")]
@@ -81,7 +85,7 @@ async def test_quitting_the_plans_cancels_at_the_terminal(tmp_path: Path) -> Non
 
 async def test_cancel_from_a_pipe_and_the_end_of_the_pipe_waits_for_the_outcome(tmp_path: Path) -> None:
     kiosk = await KioskProcess.start(tmp_path / "k.db", menu=True)
-    _, task = await play(kiosk.port, auto=None)
+    _, task = await play_at(kiosk, auto=None)
     await kiosk.type("5", "1", "10.00", "5", "1", "11.00")
     await kiosk.until(lambda event: event["type"] == "payment" and event["payment"]["amount"] == "11.00")
     assert kiosk.process.stdin is not None
@@ -97,7 +101,7 @@ async def test_cancel_from_a_pipe_and_the_end_of_the_pipe_waits_for_the_outcome(
 
 async def test_settling_from_the_menu(tmp_path: Path) -> None:
     kiosk = await KioskProcess.start(tmp_path / "k.db", menu=True)
-    _, task = await play(kiosk.port, auto="unlisted")
+    _, task = await play_at(kiosk, auto="unlisted")
     await kiosk.type("1", "10.00")
     event = await kiosk.until(lambda event: event.get("fact") == "unlisted")
     txn_id = event["payment"]["txn_id"]
@@ -138,7 +142,7 @@ class Window:
             os.write(self._fd, b"\x1b[1;1R")
         self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode("utf-8", "replace"))
 
-    async def sees(self, text: str, within_s: float = 15) -> None:
+    async def sees(self, text: str, within_s: float = 30) -> None:
         try:
             async with asyncio.timeout(within_s):
                 while text not in self.text:
@@ -152,7 +156,7 @@ class Window:
         await asyncio.sleep(0.1)
 
     async def ends(self) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
@@ -219,14 +223,13 @@ async def test_the_terminals_keypad_in_a_shell(tmp_path: Path) -> None:
 # --- the command line ------------------------------------------------------------------------------------
 
 
-async def run(*arguments: str, **env: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, env=environment(**env),
-    )  # fmt: skip
-    async with asyncio.timeout(20):
-        out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+def run(*arguments: str, **env: str) -> tuple[int, str, str]:
+    """The command in this process, which is many times faster than in one of its own."""
+    done = CliRunner().invoke(
+        app, arguments, env={name: None for name in os.environ if "TILLGATE" in name} | environment(**env)
+    )
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -245,11 +248,11 @@ async def run(*arguments: str, **env: str) -> tuple[int, str, str]:
         (("--host", "192.0.2.1"), {}, "cannot be used"),
     ],
 )
-async def test_a_kiosk_that_cannot_start_says_why(
+def test_a_kiosk_that_cannot_start_says_why(
     tmp_path: Path, arguments: tuple[str, ...], env: dict[str, str], words: str
 ) -> None:
     journal = tmp_path / "k.db"
-    code, out, err = await run("kiosk", "--port", "0", "--journal", str(journal), *arguments, **env)
+    code, out, err = run("kiosk", "--port", "0", "--journal", str(journal), *arguments, **env)
     assert (code, out) == (1, "")
     assert words in err
     assert "Traceback" not in err
@@ -258,7 +261,9 @@ async def test_a_kiosk_that_cannot_start_says_why(
 
 async def test_two_kiosks_do_not_share_a_journal(tmp_path: Path) -> None:
     kiosk = await KioskProcess.start(tmp_path / "k.db")
-    code, out, _ = await run("kiosk", "--json", "--port", "0", "--journal", str(tmp_path / "k.db"))
+    code, out, _ = await asyncio.to_thread(
+        run, "kiosk", "--json", "--port", "0", "--journal", str(tmp_path / "k.db")
+    )
     assert code == 1
     assert json.loads(out)["detail"] == "another kiosk is running on this journal"
     assert await kiosk.stop() == 0
@@ -277,7 +282,9 @@ async def test_terminals_from_a_configuration_file(tmp_path: Path) -> None:
     assert all(item["port"] for item in listed.values())
     assert await kiosk.stop() == 0
     config.write_text("[[terminals]]\npos_id = 1\nsecret = 'top-secret-value'\n")
-    code, _, err = await run("kiosk", "--journal", str(tmp_path / "k2.db"), "--config", str(config))
+    code, _, err = await asyncio.to_thread(
+        run, "kiosk", "--journal", str(tmp_path / "k2.db"), "--config", str(config)
+    )
     assert code == 1
     assert "top-secret-value" not in err
 

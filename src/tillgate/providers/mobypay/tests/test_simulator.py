@@ -15,7 +15,6 @@ import pytest
 
 from tillgate.providers.mobypay import simulator
 from tillgate.providers.mobypay.config import TerminalConfig
-from tillgate.providers.mobypay.lifecycle import Timers
 from tillgate.providers.mobypay.simulator import ACTIONS, VirtualTerminal
 from tillgate.providers.mobypay.terminal_http import serve_page
 from tillgate.providers.mobypay.tests import oracle
@@ -75,12 +74,14 @@ def test_every_key_has_an_expected_outcome() -> None:
 @pytest.mark.parametrize("dialect", ["captured", "documented"])
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_every_key(bench: Bench, dialect: str, action: str) -> None:
+    if action in ("time_out", "no_ack", "forged"):
+        bench.waits(result_s=0.3)
     async with playing(bench, dialect=dialect) as (terminal, http):
         payment = await bench.pay()
         await bench.until(lambda: terminal.current() == payment.txn_id)
         await press(http, action, **({"after_s": 0.1} if "late" in action or "plug" in action else {}))
         await bench.reaches(payment.txn_id, OUTCOMES[action])
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)  # whatever it says next changes nothing
         done = bench.kiosk.find(payment.txn_id)
         assert done.state == OUTCOMES[action]
         charged = [item for item in terminal.transactions.values() if item["charged"]]
@@ -124,6 +125,7 @@ async def test_every_way_to_take_a_cancel(
         payment = await bench.pay()
         await bench.until(lambda: terminal.current() == payment.txn_id)
         await bench.reaches(payment.txn_id, "processing")
+        bench.waits(**{"ack": {"grace_s": 0.1}, "ignore": {"cancel_s": 0.1}}.get(on_cancel, {}))
         await bench.kiosk.cancel(payment.txn_id)
         await bench.reaches(payment.txn_id, state)
         assert bench.alerts() == alerts
@@ -174,6 +176,7 @@ async def test_it_refuses_what_a_careful_terminal_refuses(bench: Bench) -> None:
 async def test_a_recorded_request_is_no_second_charge() -> None:
     lines: list[bytes] = []
     told: list[bytes] = []
+    over = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         payload = oracle.fresh(type="transaction_request", txn_id="TXN1", amount=1.0, payment_mode="card")
@@ -184,19 +187,22 @@ async def test_a_recorded_request_is_no_second_charge() -> None:
         writer.write(lines[0] + lines[0] + oracle.line(again) + oracle.line(stale))
         while line := await reader.readline():
             told.append(line)
-        writer.close()
+        writer.transport.abort()
+        over.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     terminal = VirtualTerminal("127.0.0.1", server.sockets[0].getsockname()[1], oracle.SECRET)
     running = asyncio.create_task(terminal.run())
-    async with asyncio.timeout(3):
-        while sum(entry["kind"] == "refused" for entry in terminal.log) < 3:
+    async with asyncio.timeout(30):
+        while sum(entry["kind"] == "refused" for entry in terminal.log) < 3 or not told:
             await asyncio.sleep(0.01)
     assert list(terminal.transactions) == ["TXN1"]
     assert [oracle.payload_of(line)["type"] for line in told] == ["ack"]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     server.close()
+    async with asyncio.timeout(30):
+        await over.wait()
 
 
 async def test_it_comes_back_with_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,10 +269,10 @@ def test_the_simulator_shares_no_code_with_the_kiosk() -> None:
     assert {str(name).partition(".")[0] for name in imported} <= set(sys.stdlib_module_names)
 
 
-async def test_the_keypad_page_in_a_browser(bench_at: OpenBench, browser_page) -> None:
+async def test_the_keypad_page_in_a_browser(bench: Bench, browser_page) -> None:
     problems: list[str] = []
     browser_page.on("pageerror", lambda error: problems.append(str(error)))
-    async with bench_at(timers=Timers()) as bench, playing(bench) as (_, http):
+    async with playing(bench) as (_, http):
         await browser_page.goto(str(http._base_url))
         payment = await bench.pay("ipp", 10_000)
         await browser_page.get_by_text("RM 100.00").wait_for()
