@@ -174,7 +174,8 @@ def operations(common: dict[str, Any]) -> list[Operation]:
         ),
         Operation(
             "POST", (f"{one}/disable",), "v1_disable_account",
-            "Take nothing more through it; its provider's messages are no longer found", handler=disable, replies={200: shown}, **written,
+            "Take nothing more through it; its provider's messages are no longer found",
+            handler=disable, replies={200: shown}, **written,
         ),
         Operation(
             "POST", (f"{one}/enable",), "v1_enable_account", "Take payments through it again",
