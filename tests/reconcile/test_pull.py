@@ -138,6 +138,12 @@ def line(amount: int, name: str | None = None, **changed: Any) -> StatementLine:
         ([line(5, "a", fee_minor=2)], [booked("1", 5, "a", fee_minor=1)], [("fee_differs", "pay_1")]),
         ([line(5, "a", fee_minor=2)], [booked("1", 5, "a")], []),
         ([line(7, "a")], [booked("1", 5, "a", amounts=(5, 7))], []),
+        # A code that was paid twice: one sum in our books, two lines in theirs.
+        ([line(5, "a"), line(5, "a")], [booked("1", 10, "a")], []),
+        ([line(5, "a"), line(4, "a")], [booked("1", 10, "a")],
+         [("amount_differs", "pay_1"), ("repeated_there", "pay_1")]),
+        ([line(5, "a"), line(5, "a"), line(5, "a")], [booked("1", 10, "a")],
+         [("amount_differs", "pay_1"), ("repeated_there", "pay_1"), ("repeated_there", "pay_1")]),
     ],
 )  # fmt: skip
 def test_lines_and_books_meet(

@@ -73,6 +73,7 @@ class _Matching:
         self.of: list[Booked | None] = [None] * len(lines)  # what each line is about
         self.taken: set[str] = set()
         self.repeats: set[int] = set()
+        self.in_parts: set[int] = set()  # lines that make up one movement together
         self._offset = day_offset_ms
         self._named: dict[tuple[str, str], list[Booked]] = defaultdict(list)
         self._parents: dict[str, list[Booked]] = defaultdict(list)
@@ -96,6 +97,8 @@ class _Matching:
     def by_name(self) -> None:
         known = [self.candidates(line) for line in self.lines]
         for exact in (True, False):
+            if not exact:
+                self._in_parts(known)
             for number, line in enumerate(self.lines):
                 if self.of[number] is not None or not known[number]:
                     continue
@@ -108,6 +111,22 @@ class _Matching:
             if found and self.of[number] is None:  # all that it could be about have a line already
                 self.of[number] = found[0]
                 self.repeats.add(number)
+
+    def _in_parts(self, known: Sequence[Sequence[Booked]]) -> None:
+        """A code that was paid twice is one movement in our books and two lines on theirs."""
+        parts: dict[str, list[int]] = defaultdict(list)
+        for number, line in enumerate(self.lines):
+            free = [
+                one for one in known[number] if one.key not in self.taken and one.currency == line.currency
+            ]
+            if self.of[number] is None and line.kind == "payment" and len(free) == 1:
+                parts[free[0].key].append(number)
+        for numbers in parts.values():
+            one = next(one for one in known[numbers[0]] if one.key not in self.taken)
+            if len(numbers) > 1 and sum(self.lines[number].amount_minor for number in numbers) in one.amounts:
+                self.in_parts.update(numbers)
+                for number in numbers:
+                    self._take(number, one)
 
     def by_amount(self) -> None:
         """Lines that name nothing, in the order of their times within a day."""
@@ -151,6 +170,8 @@ class _Matching:
             kind, ours = "unpaid_here", 0
         elif line.currency != one.currency:
             kind = "currency_differs"
+        elif number in self.in_parts:
+            return None
         elif line.amount_minor not in one.amounts:
             kind = "amount_differs"
         elif line.fee_minor is not None and one.fee_minor and line.fee_minor != one.fee_minor:

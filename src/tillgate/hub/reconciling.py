@@ -103,7 +103,7 @@ class Reconciling:
         strange = await asyncio.to_thread(unknown, lines, booked)
         booked += await self._looked_up(merchant, account, strange)
         matched = await asyncio.to_thread(partial(match, lines, booked, day_offset_ms=day_offset_ms))
-        matched = await self._without_stated(matched)
+        matched = await self._without_stated(matched, from_ms, to_ms)
         now = self._kit.clock()
         expected = sum(one.done and one.expected for one in booked)
         made = Reconciliation(
@@ -207,11 +207,12 @@ class Reconciling:
             found.append((one, payment.order_id if payment else ""))
         return found
 
-    async def _without_stated(self, matched: Matched) -> Matched:
-        """A movement that an earlier statement had is not missing on this one."""
+    async def _without_stated(self, matched: Matched, from_ms: int, to_ms: int) -> Matched:
+        """A movement that the statement of another day had is not missing on this one."""
         findings: list[Found] = []
         for one in matched.findings:
-            if one.kind == "missing_there" and one.subject and await self.rows.is_stated(one.subject):
+            lacking = one.subject if one.kind == "missing_there" else None
+            if lacking and await self.rows.is_stated(lacking, from_ms, to_ms):
                 continue
             findings.append(one)
         return Matched(matched.subjects, tuple(findings))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, or_, select, update
 
 from tillgate.domain.payment import Attempt, Refund
 from tillgate.store import tables as t
@@ -49,7 +49,18 @@ _REFUNDED = (
 _BY_EXTERNAL = select(t.attempts).where(
     t.attempts.c.account_id == bindparam("account_id"), t.attempts.c.external_id == bindparam("external_id")
 )
-_STATED = select(t.statement_lines.c.subject).where(t.statement_lines.c.subject == bindparam("id")).limit(1)
+_STATED = (
+    select(t.statement_lines.c.subject)
+    .join(t.reconciliations, t.reconciliations.c.id == t.statement_lines.c.reconciliation_id)
+    .where(
+        t.statement_lines.c.subject == bindparam("id"),
+        or_(
+            t.reconciliations.c.from_ms != bindparam("from_ms"),
+            t.reconciliations.c.to_ms != bindparam("to_ms"),
+        ),
+    )
+    .limit(1)
+)
 _LINES = (
     select(t.statement_lines)
     .where(
@@ -120,9 +131,11 @@ class ReconciliationReads:
         rows = await self._database.read(_BY_EXTERNAL, {"account_id": account_id, "external_id": external_id})
         return record_of(Attempt, rows[0]) if rows else None
 
-    async def is_stated(self, subject: str) -> bool:
-        """Whether an earlier statement had it."""
-        return bool(await self._database.read(_STATED, {"id": subject}))
+    async def is_stated(self, subject: str, from_ms: int, to_ms: int) -> bool:
+        """Whether a statement of another time had it. One of the same time that is asked for again and has
+        it no more does not count: the provider took it back."""
+        found = await self._database.read(_STATED, {"id": subject, "from_ms": from_ms, "to_ms": to_ms})
+        return bool(found)
 
     async def finding(self, merchant_id: str, finding_id: str) -> dict[str, Any] | None:
         rows = await self._database.read(_FINDING, {"id": finding_id, "owner": merchant_id})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import csv
 import hmac
 import html
 import io
@@ -14,7 +15,7 @@ from typing import Any
 import segno
 from aiohttp import web
 
-from tillgate.providers.midtrans.simulator.desk import MidtransError, Transaction
+from tillgate.providers.midtrans.simulator.desk import REPORT, MidtransError, Transaction
 from tillgate.providers.midtrans.simulator.player import ACTIONS, FAULTS, KEPT_S, MidtransSimulator
 
 MAX_BODY_BYTES = 64 * 1024
@@ -214,7 +215,16 @@ def _pages(app: web.Application, midtrans: MidtransSimulator) -> None:
             '<form method="post" action="/scan"><label>Scan a code <input name="qr_string" required></label>'
             "<button>Open</button></form>"
         )
-        return _page("Midtrans simulator", f"{scan}<ul>{rows or '<li>Nothing yet</li>'}</ul>")
+        report = '<p><a href="/report.csv">The report of what moved</a></p>'
+        return _page("Midtrans simulator", f"{scan}<ul>{rows or '<li>Nothing yet</li>'}</ul>{report}")
+
+    async def report(request: web.Request) -> web.Response:
+        """What a merchant downloads from the dashboard: the Core API has no statement."""
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, REPORT)
+        writer.writeheader()
+        writer.writerows(midtrans.desk.report())
+        return web.Response(text=out.getvalue(), content_type="text/csv", headers=HEADERS)
 
     async def scan(request: web.Request) -> web.StreamResponse:
         found = midtrans.desk.by_qr(str((await request.post()).get("qr_string", "")).strip())
@@ -252,6 +262,7 @@ def _pages(app: web.Application, midtrans: MidtransSimulator) -> None:
         raise web.HTTPSeeOther(f"/pay/{name}")
 
     app.router.add_get("/", index)
+    app.router.add_get("/report.csv", report)
     app.router.add_post("/scan", scan)
     app.router.add_get("/pay/{name}", pay)
     app.router.add_post("/pay/{name}", pressed)

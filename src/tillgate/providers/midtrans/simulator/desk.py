@@ -25,6 +25,12 @@ PHONES = {
 }
 """OVO numbers that do something else than pay."""
 
+REPORT = (
+    "Type", "Transaction ID", "Order ID", "Refund Key", "Payment Type", "Amount", "Fee", "Time",
+    "Settlement Date",
+)  # fmt: skip
+"""The columns of the report, in their order."""
+
 
 class MidtransError(Exception):
     """`code` is the body's; HTTP says the same, or 200 where the manual shows it so."""
@@ -72,6 +78,11 @@ class Desk:
     def __init__(self, clock: Callable[[], float], page_url: Callable[[str], str]) -> None:
         self._clock, self._page_url = clock, page_url
         self.transactions: dict[str, Transaction] = {}
+        self._by_order: dict[str, Transaction] = {}
+        self.altered: dict[
+            str, dict[str, Any] | None
+        ] = {}  # by transaction id or refund key; None: not listed
+        self.unknown: list[dict[str, Any]] = []  # rows of the report that nobody here made
         self.refunds_allowed = True
         self.inactive: set[str] = set()  # payment types that are not switched on
 
@@ -87,7 +98,7 @@ class Desk:
             raise MidtransError(400, "transaction_details.order_id is not valid")
         if type(amount) is not int or not 1 <= amount <= MOST[kind]:
             raise MidtransError(400, "transaction_details.gross_amount is not between 1 and the limit")
-        if any(one.order_id == order_id for one in self.transactions.values()):
+        if order_id in self._by_order:
             raise MidtransError(406, "The request could not be completed due to a conflict: order_id is used")
         made = Transaction(str(uuid.uuid4()), order_id, amount, kind, self._clock(), 0, notify=notify)
         made.expires = made.created + self._seconds(asked, kind)
@@ -104,7 +115,7 @@ class Desk:
                 raise MidtransError(400, "ovo.payer_phone_number is not valid")
             if PHONES.get(made.phone) == "unregistered":
                 raise MidtransError(404, "The phone number is not registered", 200)
-        self.transactions[made.id] = made
+        self.transactions[made.id] = self._by_order[order_id] = made
         return made
 
     def _seconds(self, asked: dict[str, Any], kind: str) -> float:
@@ -124,11 +135,11 @@ class Desk:
 
     def find(self, name: str) -> Transaction:
         """By order id or transaction id."""
-        for one in self.transactions.values():
-            if name in (one.id, one.order_id):
-                if one.status == "pending" and self._clock() >= one.expires:
-                    one.status = "expire"
-                return one
+        one = self.transactions.get(name) or self._by_order.get(name)
+        if one is not None:
+            if one.status == "pending" and self._clock() >= one.expires:
+                one.status = "expire"
+            return one
         raise MidtransError(404, "Transaction doesn't exist.", 200)
 
     def by_qr(self, text: str) -> Transaction | None:
@@ -190,6 +201,28 @@ class Desk:
         found.status = "refund" if amount == left else "partial_refund"
         return found, made
 
+    # --- the dashboard's report ---
+
+    def report(self) -> list[dict[str, Any]]:
+        """What moved, oldest first, in the columns that somebody ticked; `altered` changes or hides rows."""
+        rows = []
+        for one in self.transactions.values():
+            if one.settled is None:
+                continue
+            paid = int(one.gross.partition(".")[0])
+            rows.append(_row("Payment", one, "", paid, paid * 7 // 1000, one.settled))
+            rows += [
+                _row("Refund", one, back.key, -back.amount, 0, back.confirmed_at)
+                for back in one.refunds
+                if back.confirmed_at is not None
+            ]
+        rows += self.unknown
+        changed = [
+            (row, self.altered.get(str(row["Refund Key"] or row["Transaction ID"]), {})) for row in rows
+        ]
+        kept = [{**row, **change} for row, change in changed if change is not None]
+        return sorted(kept, key=lambda row: str(row["Time"]))
+
     # --- as JSON ---
 
     def shown(self, one: Transaction) -> dict[str, Any]:
@@ -240,6 +273,20 @@ class Desk:
         if one.type in ("gopay", "shopeepay"):
             actions.append({"name": "deeplink-redirect", "method": "GET", "url": base})
         return {**found, "actions": actions}
+
+
+def _row(kind: str, one: Transaction, key: str, amount: int, fee: int, at: float) -> dict[str, Any]:
+    return {
+        "Type": kind,
+        "Transaction ID": one.id,
+        "Order ID": one.order_id,
+        "Refund Key": key,
+        "Payment Type": one.type,
+        "Amount": f"{amount}.00",
+        "Fee": f"{fee}.00",
+        "Time": wib(at),
+        "Settlement Date": wib(at + 86_400)[:10],
+    }
 
 
 def shown_refund(one: Refund) -> dict[str, Any]:

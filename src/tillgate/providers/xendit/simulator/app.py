@@ -64,8 +64,7 @@ def create_app(xendit: XenditSimulator) -> web.Application:
         return 200, xendit.desk.shown(xendit.desk.request(request.match_info["name"]))
 
     async def find(request: web.Request) -> tuple[int, Any]:
-        wanted = request.query.get("reference_id")
-        found = [one for one in xendit.desk.requests.values() if one.reference_id == wanted]
+        found = xendit.desk.referred(request.query.get("reference_id", ""))
         rows = [{"id": one.id, "reference_id": one.reference_id, "status": one.status} for one in found]
         return 200, {"data": rows, "has_more": False}
 
@@ -101,22 +100,25 @@ def create_app(xendit: XenditSimulator) -> web.Application:
         rows = [shown_refund(one) for one in xendit.desk.refunds.values() if one.request_id == wanted]
         return 200, {"data": rows, "has_more": False}
 
+    listed: list[dict[str, Any]] = []
+
     async def transactions(request: web.Request) -> tuple[int, Any]:
         query = request.query
         first, last = query.get("created[gte]", ""), query.get("created[lte]", "9")
         kinds, limit = query.getall("types", []), query.get("limit", "10")
         if not limit.isdigit() or not 1 <= int(limit) <= 50:
             raise invalid("limit is 1 to 50")
-        rows = [
-            one
-            for one in xendit.desk.transactions()
-            if first <= one["created"] <= last and (not kinds or one["type"] in kinds)
-        ]
-        if after := query.get("after_id"):
-            ids = [one["id"] for one in rows]
+        if after := query.get("after_id"):  # of the list that was begun
+            ids = [one["id"] for one in listed]
             if after not in ids:
                 raise XenditError(404, "DATA_NOT_FOUND", "there is no such transaction")
-            rows = rows[ids.index(after) + 1 :]
+            rows = listed[ids.index(after) + 1 :]
+        else:
+            rows = listed[:] = [
+                one
+                for one in xendit.desk.transactions()
+                if first <= one["created"] <= last and (not kinds or one["type"] in kinds)
+            ]
         return 200, {"data": rows[: int(limit)], "has_more": len(rows) > int(limit), "links": []}
 
     async def act(request: web.Request) -> tuple[int, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,6 +79,8 @@ class Desk:
     def __init__(self, clock: Callable[[], float], page_url: Callable[[str], str]) -> None:
         self._clock, self._page_url = clock, page_url
         self.requests: dict[str, Request] = {}
+        self._payments: dict[str, tuple[Request, Paid]] = {}
+        self._by_reference: dict[str, list[Request]] = defaultdict(list)  # it need not be unique
         self.refunds: dict[str, Refund] = {}
         self.altered: dict[str, dict[str, Any] | None] = {}  # by payment or refund id; None: not listed
         self.unknown: list[dict[str, Any]] = []  # rows of the statement that nobody here made
@@ -115,6 +118,7 @@ class Desk:
             self._actions(channel, name, amount),
         )  # fmt: skip
         self.requests[name] = made
+        self._by_reference[reference].append(made)
         return made
 
     def _actions(self, channel: str, name: str, amount: int) -> list[dict[str, str]]:
@@ -156,6 +160,7 @@ class Desk:
         who = wallet.upper() if found.channel == "QRIS" else found.channel
         paid = Paid(f"py-{uuid.uuid4()}", found.amount if amount is None else amount, who, self._clock())
         found.payments.append(paid)
+        self._payments[paid.id] = found, paid
         if not late:
             found.status = "SUCCEEDED"
         return paid
@@ -174,11 +179,13 @@ class Desk:
         return found
 
     def payment(self, name: str) -> tuple[Request, Paid]:
-        for request in self.requests.values():
-            for paid in request.payments:
-                if paid.id == name:
-                    return request, paid
-        raise XenditError(404, "DATA_NOT_FOUND", "payment not found")
+        found = self._payments.get(name)
+        if found is None:
+            raise XenditError(404, "DATA_NOT_FOUND", "payment not found")
+        return found
+
+    def referred(self, reference: str) -> list[Request]:
+        return list(self._by_reference.get(reference, ()))
 
     # --- refunds ---
 
