@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from tillgate.domain.errors import Misconfigured
 from tillgate.embed.migrate import migrate
 from tillgate.integrations.fastapi import run_async_migrations, run_migrations
 from tillgate.providers.payme.tests.payme_kit import (
@@ -267,4 +268,20 @@ def test_only_our_table_is_touched(tmp_path: Path) -> None:
     before = set(inspect(engine).get_table_names())
     run_migrations(engine)
     assert set(inspect(engine).get_table_names()) - before == {"payments"}
+    engine.dispose()
+
+
+def test_a_table_of_something_else_is_named_and_left_alone(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/x.db")
+    with engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE payments (id INTEGER PRIMARY KEY, order_id TEXT, amount FLOAT)")
+        )
+    with pytest.raises(Misconfigured, match=r"payments is not a table of .* transaction_id"):
+        run_migrations(engine)
+    assert [column["name"] for column in inspect(engine).get_columns("payments")] == [
+        "id",
+        "order_id",
+        "amount",
+    ]
     engine.dispose()

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, tex
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tillgate.domain.errors import Misconfigured
 from tillgate.embed.models import TABLE, to_ms, to_tiyin
 
 log = logging.getLogger("tillgate.embed")
@@ -23,7 +24,9 @@ _LOCK: Final = 0x74696C6C  # one number for all of us, so that workers starting 
 
 
 def run_migrations(engine: Engine) -> None:
-    """Bring the `payments` table up to date; may be called at every start, by several processes at once."""
+    """Bring the `payments` table up to date; may be called at every start, by several processes at once.
+
+    Raises `Misconfigured` where `payments` is a table of something else; it is then left as it is."""
     for attempt in range(3):
         try:
             with engine.begin() as connection:
@@ -55,7 +58,7 @@ def complete(connection: Connection) -> bool:
 
 
 def migrate(connection: Connection) -> None:
-    """The work itself, in the caller's transaction."""
+    """The work itself, in the caller's transaction. Raises `Misconfigured` for a table of something else."""
     if complete(connection):
         return
     if connection.dialect.name == "postgresql":
@@ -65,6 +68,9 @@ def migrate(connection: Connection) -> None:
         TABLE.create(connection, checkfirst=True)
         return
     there = {column["name"] for column in looked.get_columns(TABLE.name)}
+    if missing := sorted(set(TABLE.c.keys()) - there - set(OURS)):
+        named = ", ".join(missing)
+        raise Misconfigured(f"{TABLE.name} is not a table of gateways' transactions: it has no {named}")
     for name in OURS:
         if name not in there:
             kind = TABLE.c[name].type.compile(connection.dialect)
