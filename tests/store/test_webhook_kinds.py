@@ -4,7 +4,9 @@ described shape; nothing is delivered that is not described."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -31,6 +33,7 @@ from tillgate.spi import Inbound, Reply
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 
+PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 EAR, OTHER = "https://ear.example/hook", "https://other.example/hook"
 PAYME = {"merchant_id": "587f72c72cac0d162c722ae2", "key": "a-key-as-payme-gives-them-to-a-desk"}
 
@@ -156,6 +159,9 @@ async def test_all_that_is_promised_is_delivered_as_described(sqlite_url: str) -
 
     described = openapi.document([], version="0", url="https://till.example", events=EVENT_KINDS)
     assert sorted(set(described["webhooks"]) - {"callback"}) == sorted(PROMISED)
+    page = PAGE.read_text(encoding="utf-8").partition("| type | when |")[2].partition("\n\n")[0]
+    told = " ".join(line.split("|")[1] for line in page.splitlines()[2:])
+    assert sorted(re.findall(r"`([a-z_.]+)`", told)) == sorted(PROMISED)
     for event in heard:
         content = described["webhooks"][event["type"]]["post"]["requestBody"]["content"]
         schema = {**content["application/json"]["schema"], "components": described["components"]}
