@@ -48,7 +48,7 @@ async def test_a_sale_is_paid_and_a_dead_letter_replayed(
         sale = ("simulate", "atompos", "--ipn-url", f"{hub}/in/{account}", "--sale", "HD-1:5000", "--json")
         code, said = await tillgate(*sale, "--fault", "copies=3")
         assert (code, [one["status"] for one in json.loads(said)]) == (0, [200, 200, 200])
-        for _ in range(200):
+        for _ in range(600):
             if runtime.hub.handing and await runtime.kit.reads.due_of("buried", made.merchant_id):
                 break
             await asyncio.sleep(0.05)
