@@ -63,13 +63,16 @@ class Cluster:
     def all(self) -> list[Process]:
         return [*self.apis, *self.workers]
 
-    async def run(self, kills: int) -> None:
-        """Kill one at a time, at any moment, and start it again."""
-        for _ in range(kills):
+    async def run(self, kills: int, done: Done) -> None:
+        """Kill one at a time, at any moment, and start it again. Every second kill finds a cluster that
+        trades, however slow the machine is; the others may find one that is still coming up."""
+        for number in range(kills):
             await asyncio.sleep(random.uniform(0.05, 1.0))
             one = random.choice(self.all)
             await asyncio.to_thread(one.kill)
             one.start()
+            if number % 2 == 0:
+                await traded(done, len(done.payments) + 3)
 
     def stop(self) -> None:
         for one in self.all:
@@ -186,6 +189,13 @@ async def test_a_cluster_whose_processes_are_killed(durable_pg_url: str, tmp_pat
     print(f"{len(done.payments)} payments, {len(done.refunds)} refunds, {told}: {verify.log}")
 
 
+async def traded(done: Done, payments: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while len(done.payments) < payments:
+        assert time.monotonic() < deadline, f"{len(done.payments)} payments, and nothing moves"
+        await asyncio.sleep(0.05)
+
+
 async def trade(cluster: Cluster, merchant: Credentials, done: Done, shop: Sink, stop: asyncio.Event) -> None:
     async with Client(cluster.urls[0], merchant) as one, Client(cluster.urls[1], merchant) as two:
         clients = [await one.login(), await two.login()]  # both are up
@@ -201,8 +211,8 @@ async def trade(cluster: Cluster, merchant: Credentials, done: Done, shop: Sink,
                 *(ModernTill(modern, done, f"V{number}") for number in range(TILLS // 2)),
             ]
             working = [asyncio.create_task(one.work(stop)) for one in tills]
-            await cluster.run(KILLS)
-            await asyncio.sleep(0.5)
+            await cluster.run(KILLS, done)
+            await traded(done, KILLS + 1)
             stop.set()
             await asyncio.gather(*working)
     assert len(done.payments) > KILLS
