@@ -45,6 +45,7 @@ class DeclaredMerchant:
     callback_url: str | None = None
     payment_ttl_s: int | None = None
     late_money: str | None = None
+    preferences: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class _Reader:
 
     def _merchant(self, name: str, table: Mapping[str, Any]) -> DeclaredMerchant:
         at = f"merchant.{name}"
-        known = ("api_key", "api_secret", "callback_url", "payment_ttl_s", "late_money")
+        known = ("api_key", "api_secret", "callback_url", "payment_ttl_s", "late_money", "preferences")
         for one in table:
             if one not in known:
                 self._wrong(f"{at}.{one}", f"there is no such setting; there are {', '.join(known)}")
@@ -150,7 +151,19 @@ class _Reader:
         if url is not None and not isinstance(url, str):
             self._wrong(f"{at}.callback_url", "must be text")
         key, secret = self._text(table, at, "api_key"), self._text(table, at, "api_secret")
-        return DeclaredMerchant(name, key, secret, url, ttl_s, late)
+        preferences = self._preferences(table, at)
+        return DeclaredMerchant(name, key, secret, url, ttl_s, late, preferences)
+
+    def _preferences(self, table: Mapping[str, Any], at: str) -> dict[str, tuple[str, ...]] | None:
+        given = self._optional(table, at, "preferences")
+        if given is None:
+            return None
+        if isinstance(given, dict) and all(
+            isinstance(names, list) and all(isinstance(one, str) for one in names) for names in given.values()
+        ):
+            return {channel: tuple(names) for channel, names in given.items()}
+        self._wrong(f"{at}.preferences", 'must be such as { gopay = ["first-account", "second-account"] }')
+        return None
 
     def _account(self, name: str, table: Mapping[str, Any]) -> DeclaredAccount:
         at = f"account.{name}"

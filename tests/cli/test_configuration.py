@@ -26,6 +26,7 @@ GOOD = """
 api_key = "key_shop"
 api_secret = { env = "SHOP_SECRET" }
 payment_ttl_s = 1800
+preferences = { click = ["click"] }
 
 [account.main-payme]
 merchant = "shop"
@@ -73,7 +74,8 @@ async def test_a_file_makes_a_hub_and_changes_it(tmp_path: Path, database_url: s
             assert accounts["main-payme"]["secrets"] == ["key"]
             assert accounts["click"]["config"]["service_id"] == "12345"
             assert accounts["click"]["priority"] == 5
-            assert (await shop.ask("GET", "/v1/settings")).json["payment_ttl_s"] == 1800
+            settings = (await shop.ask("GET", "/v1/settings")).json
+            assert (settings["payment_ttl_s"], settings["preferences"]) == (1800, {"click": ["click"]})
             answer = await shop.ask("POST", "/payments/payme/webhook", {"id": 1, "method": "x", "params": {}})
             assert answer.json["error"]["code"] == -32504  # it serves the documented path
         assert "account.main-payme" in process.log
@@ -155,6 +157,9 @@ MISTAKES = [
     ("default = true", 'default = "yes"', "account.main-payme.default: must be true or false"),
     ("priority = 5", "priority = -1", "account.click.priority: must be a whole number"),
     ("payment_ttl_s = 1800", "payment_ttl_s = 1", "merchant.shop.payment_ttl_s: must be"),
+    ('click = ["click"]', 'payme = "main-payme"', "shop.preferences: must be such as"),
+    ('click = ["click"]', 'payme = ["main"]', "there is no account named 'main'"),
+    ('click = ["click"]', 'payme = ["click"]', "account click has no channel 'payme'"),
     ("payment_ttl_s", "payment_ttl", "merchant.shop.payment_ttl: there is no such setting"),
     ("merchant_id = 54321", 'merchant_id = "many"', "account.click: Click: missing or unusable: merchant_id"),
     ("default = true", 'sandbox = "maybe"', "account.main-payme.sandbox: "),

@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from support.postgres import free_port
 from support.wallets import Shop, wallet_shop
 from tillgate.hub import Intent
+from tillgate.hub.endpoints import Endpoints
 from tillgate.hub.keys import Key
 
 
@@ -78,6 +80,31 @@ async def test_nothing_goes_on_once_something_was_sent(sqlite_url: str, fault: s
         assert opened.payment.status == ("failed" if fault in ("503", "429") else "unsure")
         assert [one.provider for one in await shop.attempts(opened)] == ["xendit"]
         assert shop.midtrans.desk.transactions == {}
+        await shop.audited()
+
+
+async def test_a_channel_has_an_order_of_its_own(sqlite_url: str) -> None:
+    """Nobody listens at the second account's address: who is asked first shows in who was tried."""
+    nowhere = {"midtrans": {"base_url": f"http://127.0.0.1:{free_port()}"}}
+    async with wallet_shop(sqlite_url, ["xendit", "midtrans"], nowhere) as shop:
+
+        async def prefer(**preferences: tuple[str, ...]) -> None:
+            settings = msgspec.structs.replace(shop.merchant.settings, preferences=preferences)
+            await Endpoints(shop.till.kit).settings(shop.merchant, settings)
+            shop.merchant = await shop.till.directory.merchant(shop.merchant.id)
+
+        async def tried(channel: str) -> list[str]:
+            opened = await shop.open(channel)
+            assert opened.payment.status == "pending"  # the other one took over
+            return sorted(one.provider for one in await shop.attempts(opened))
+
+        both = ["midtrans", "xendit"]
+        assert await tried("gopay") == ["xendit"]
+        await prefer(gopay=("midtrans", "xendit"), ovo=("midtrans",), shopeepay=("gone", "midtrans"))
+        assert await tried("gopay") == await tried("ovo") == await tried("shopeepay") == both
+        assert await tried("dana") == ["xendit"]
+        await prefer(gopay=())
+        assert await tried("gopay") == await tried("ovo") == ["xendit"]
         await shop.audited()
 
 

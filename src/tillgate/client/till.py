@@ -340,9 +340,11 @@ class Tillgate(Wire):
         callback_url: str | Literal[False] | None = False,
         payment_ttl_s: int | None = None,
         late_money: Literal["accept", "review"] | None = None,
+        preferences: Mapping[str, Sequence[str]] | None = None,
     ) -> bodies.SettingsV1:
-        """Where results go by default (None: nowhere), how long payments stay open, what late money meets."""
-        changes = _without_none(payment_ttl_s=payment_ttl_s, late_money=late_money)
+        """Where results go by default (None: nowhere), how long payments stay open, what late money meets,
+        which accounts serve a channel in which order (by name)."""
+        changes = _without_none(payment_ttl_s=payment_ttl_s, late_money=late_money, preferences=preferences)
         if callback_url is not False:
             changes["callback_url"] = callback_url
         return await self._patch("/v1/settings", bodies.SettingsV1, changes)

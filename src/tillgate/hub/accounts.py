@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -162,6 +162,26 @@ def checked(
     except Misconfigured as error:
         raise InvalidRequest(str(error), param="config") from None
     return provider
+
+
+def check_preferences(
+    preferences: Mapping[str, Sequence[str]],
+    accounts: Mapping[str, str],
+    providers: Mapping[str, Provider[Any]],
+) -> None:
+    """`accounts`: the merchant's, from name to provider. Raises `InvalidRequest` for an account that is not
+    there, is named twice, or does not have the channel."""
+    for channel, names in preferences.items():
+        for name in names:
+            if name not in accounts:
+                raise InvalidRequest(
+                    f"{channel}: there is no account named {name[:MAX_NAME_CHARS]!a}", param="preferences"
+                )
+            provider = providers.get(accounts[name])
+            if provider is None or channel not in [one.id for one in provider.channels]:
+                raise InvalidRequest(f"account {name} has no channel {channel[:40]!a}", param="preferences")
+        if len(set(names)) != len(names):
+            raise InvalidRequest(f"{channel}: an account is named twice", param="preferences")
 
 
 def fields(provider: Provider[Any]) -> dict[str, msgspec.structs.FieldInfo]:

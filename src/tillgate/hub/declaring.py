@@ -14,7 +14,7 @@ import msgspec
 
 from tillgate.declarations import Declarations, DeclaredAccount, DeclaredMerchant, Text
 from tillgate.domain.errors import InvalidRequest, Misconfigured, NotAllowed
-from tillgate.hub.accounts import Accounts, checked, fields
+from tillgate.hub.accounts import Accounts, check_preferences, checked, fields
 from tillgate.hub.configuring import Configures, configure
 from tillgate.hub.kit import Kit
 from tillgate.spi import Provider
@@ -49,6 +49,11 @@ def check(
         if not sandbox and len(merchant.api_secret) < MIN_SECRET_CHARS:
             place = f"merchant.{merchant.name}.api_secret"
             mistakes.append(f"{place}: is weak: {MIN_SECRET_CHARS} characters or more")
+        own = {one.name: one.provider for one in declared.accounts if one.merchant == merchant.name}
+        try:
+            check_preferences(merchant.preferences or {}, own, providers)
+        except InvalidRequest as error:
+            mistakes.append(f"merchant.{merchant.name}.preferences: {error}")
         try:
             if merchant.callback_url is not None:
                 check_url(merchant.callback_url, allow)
@@ -166,6 +171,7 @@ class Declaring:
             "callback_url": wanted.callback_url,
             "payment_ttl_s": wanted.payment_ttl_s,
             "late_money": wanted.late_money,
+            "preferences": None if wanted.preferences is None else dict(wanted.preferences),
         }
         new = {name: value for name, value in said.items() if value is not None}
         settings = msgspec.structs.replace(merchant.settings, **new)

@@ -69,6 +69,14 @@ def targets(merchant: Merchant, payment: Payment, kind: str) -> tuple[Target, ..
     return tuple(found)
 
 
+def serving(merchant: Merchant, channel: str) -> list[Account]:
+    """The merchant's accounts in the order in which they serve a channel: those it prefers there, then the
+    others by priority."""
+    preferred = merchant.settings.preferences.get(channel, ())
+    named = [one for name in preferred for one in merchant.accounts if one.name == name]
+    return named + [one for one in merchant.accounts if one not in named]
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """How a merchant's payments through one channel begin."""
@@ -115,7 +123,7 @@ class Kit:
         return made
 
     def choose(self, merchant: Merchant, channel: str, named: str | None = None) -> Choice:
-        """The account that serves a channel: the named one, else the first by priority.
+        """The account that serves a channel: the named one, else the first by preference and priority.
 
         Raises `InvalidRequest` for a channel that nobody has, `NoProvider` where none can take it now."""
         known = self._chosen.get((merchant.id, channel, named))
@@ -133,7 +141,7 @@ class Kit:
         return made
 
     def _choose(self, merchant: Merchant, channel: str, named: str | None) -> tuple[Account, Channel]:
-        for account in merchant.accounts:
+        for account in serving(merchant, channel):
             if account.disabled or (named is not None and named not in (account.id, account.name)):
                 continue
             provider = self.providers.get(account.provider)

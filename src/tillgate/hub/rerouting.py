@@ -11,19 +11,20 @@ from dataclasses import dataclass, replace
 from tillgate.domain import ledger
 from tillgate.domain.errors import Misconfigured, RequestError
 from tillgate.domain.payment import Attempt, Closed, Payment, advance, follow
-from tillgate.hub.kit import Choice, Kit, log, targets
+from tillgate.hub.kit import Choice, Kit, log, serving, targets
 from tillgate.hub.moves import event_kind
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Merchant
 
 
 def next_choice(kit: Kit, merchant: Merchant, payment: Payment, attempt: Attempt) -> Choice | None:
-    """The account that serves this channel after the attempt's own, by priority. Never the sandbox: what was
-    meant for a real wallet must not be paid in a pretended one."""
-    ids = [one.id for one in merchant.accounts]
+    """The account that serves this channel after the attempt's own. Never the sandbox: what was meant for a
+    real wallet must not be paid in a pretended one."""
+    accounts = serving(merchant, payment.channel)
+    ids = [one.id for one in accounts]
     if attempt.account_id not in ids:
         return None
-    for account in merchant.accounts[ids.index(attempt.account_id) + 1 :]:
+    for account in accounts[ids.index(attempt.account_id) + 1 :]:
         provider = kit.providers.get(account.provider)
         if account.disabled or provider is None or provider.asks or provider.sandbox_only:
             continue

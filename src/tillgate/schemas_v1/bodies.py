@@ -219,6 +219,13 @@ class ProviderV1(msgspec.Struct):
     paths: dict[str, str]
 
 
+AccountNames: TypeAlias = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=20)
+]
+Preferences: TypeAlias = Annotated[dict[str, AccountNames], Meta(max_length=50)]
+"""Which accounts serve a channel, in their order: the next where nothing was sent to the one before."""
+
+
 class SettingsV1(msgspec.Struct):
     merchant: str
     name: str
@@ -226,12 +233,14 @@ class SettingsV1(msgspec.Struct):
     payment_ttl_s: int
     late_money: Literal["accept", "review"]
     callback_secrets: int  # how many sign now
+    preferences: dict[str, tuple[str, ...]] = {}  # channel → names of accounts, the first first
 
 
 class SettingsUpdate(msgspec.Struct, forbid_unknown_fields=True):
     callback_url: Url | UnsetType | None = UNSET
     payment_ttl_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] | UnsetType = UNSET
     late_money: Literal["accept", "review"] | UnsetType = UNSET
+    preferences: Preferences | UnsetType = UNSET
 
 
 class CallbackSecret(msgspec.Struct):

@@ -35,6 +35,7 @@ class MerchantSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     callback_url: str | None = None  # where a payment without its own `callback_url` reports
     payment_ttl_s: int = 900
     late_money: str = "accept"  # accept | review
+    preferences: dict[str, tuple[str, ...]] = {}  # channel → accounts by name, the first first
 
 
 @dataclass(frozen=True, slots=True)

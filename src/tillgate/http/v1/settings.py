@@ -11,6 +11,7 @@ from tillgate import schemas, schemas_v1
 from tillgate.http.merchant import create_token
 from tillgate.http.operation import Answer, Call, Operation
 from tillgate.http.v1.shared import LIST, answer, callable_url
+from tillgate.hub.accounts import check_preferences
 from tillgate.schemas import rfc3339
 from tillgate.schemas_v1 import bodies as models
 from tillgate.store.directory import MerchantSettings, Secrets
@@ -25,6 +26,7 @@ def show(call: Call, settings: MerchantSettings) -> bytes:
             payment_ttl_s=settings.payment_ttl_s,
             late_money="review" if settings.late_money == "review" else "accept",
             callback_secrets=len(call.merchant.webhook_secrets),
+            preferences=settings.preferences,
         )
     )
 
@@ -40,6 +42,9 @@ async def update(call: Call) -> Answer:
     }
     if "callback_url" in new:
         callable_url(call, new["callback_url"], "callback_url")
+    if "preferences" in new:
+        accounts = {one.name: one.provider for one in call.merchant.accounts}
+        check_preferences(new["preferences"], accounts, call.runtime.kit.providers)
     settings = msgspec.structs.replace(call.merchant.settings, **new)
     await call.runtime.hub.endpoints.settings(call.merchant, settings)
     return Answer(show(call, settings))
