@@ -139,8 +139,8 @@ async def test_a_lock_that_is_never_given_back(sqlite_url: str, monkeypatch: pyt
 
 
 @pytest.fixture
-async def till(pg_url: str) -> AsyncIterator[Till]:
-    async with open_till(pg_url) as opened:
+async def till(pg_till_url: str) -> AsyncIterator[Till]:
+    async with open_till(pg_till_url) as opened:
         yield opened
 
 
@@ -273,9 +273,9 @@ class Wire:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_the_answer_to_a_commit_is_lost(pg_url: str, when: str) -> None:
+async def test_the_answer_to_a_commit_is_lost(pg_till_url: str, when: str) -> None:
     """`after`: it happened, and we find that out. `before`: it did not, and we say so."""
-    wire = Wire(pg_url)
+    wire = Wire(pg_till_url)
     async with wire.open() as url, open_till(url) as till:
         shop = await till.merchant()
         cuts = []
@@ -304,11 +304,11 @@ async def test_the_answer_to_a_commit_is_lost(pg_url: str, when: str) -> None:
 
 
 async def test_a_commit_that_stays_in_doubt_is_called_so(
-    pg_url: str, monkeypatch: pytest.MonkeyPatch
+    pg_till_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database does not come back in time: we neither claim nor deny it, and the repeat finds it."""
     monkeypatch.setattr("tillgate.store.journal._DOUBTS", 4)
-    wire = Wire(pg_url)
+    wire = Wire(pg_till_url)
     async with wire.open() as url, open_till(url) as till:
         shop = await till.merchant()
 
@@ -347,9 +347,9 @@ async def test_a_process_that_stands_still_with_a_merchants_lock(till: Till, sho
     await answered(till, shop, [opened])
 
 
-async def test_a_hub_that_stands_still_loses_its_lock(pg_url: str) -> None:
+async def test_a_hub_that_stands_still_loses_its_lock(pg_till_url: str) -> None:
     """The server ends a transaction of ours that does nothing; its lock cannot outlive us for long."""
-    async with open_till(pg_url) as till:
+    async with open_till(pg_till_url) as till:
         async with till.database.begin() as tx:
             [[timeout]] = await tx.execute(text("SHOW idle_in_transaction_session_timeout"), {})
             [[lock]] = await tx.execute(text("SHOW lock_timeout"), {})

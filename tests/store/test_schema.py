@@ -17,17 +17,17 @@ from tillgate.domain.errors import Misconfigured, Unavailable
 from tillgate.store import schema
 
 
-def test_up_from_empty_is_what_the_code_says(database_url: str) -> None:
-    assert schema.state(database_url) == (None, schema.head())
-    assert schema.upgrade(database_url) == schema.head()
-    assert schema.differences(database_url) == []
-    assert schema.state(database_url) == (schema.head(), schema.head())
+def test_up_from_empty_is_what_the_code_says(empty_database_url: str) -> None:
+    assert schema.state(empty_database_url) == (None, schema.head())
+    assert schema.upgrade(empty_database_url) == schema.head()
+    assert schema.differences(empty_database_url) == []
+    assert schema.state(empty_database_url) == (schema.head(), schema.head())
 
 
-def test_a_second_time_changes_nothing(database_url: str) -> None:
-    schema.upgrade(database_url)
-    assert schema.upgrade(database_url) == schema.head()
-    assert schema.differences(database_url) == []
+def test_a_second_time_changes_nothing(empty_database_url: str) -> None:
+    schema.upgrade(empty_database_url)
+    assert schema.upgrade(empty_database_url) == schema.head()
+    assert schema.differences(empty_database_url) == []
 
 
 UPGRADE = """
@@ -38,12 +38,12 @@ print(schema.upgrade(sys.argv[1]))
 """
 
 
-def test_several_at_once_take_turns(database_url: str) -> None:
-    command = [sys.executable, "-c", UPGRADE, database_url, str(time.time() + 3)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+def test_several_at_once_take_turns(empty_database_url: str) -> None:
+    command = [sys.executable, "-c", UPGRADE, empty_database_url, str(time.time() + 3)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(5)]
     said = [one.communicate(timeout=60)[0].strip() for one in processes]
-    assert said == [schema.head()] * 3
-    assert schema.differences(database_url) == []
+    assert said == [schema.head()] * 5
+    assert schema.differences(empty_database_url) == []
 
 
 def test_a_migration_that_was_cut_off_leaves_nothing(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 
 from support import browser as browsers
 from support.postgres import Run, Server, sweep
+from tillgate.store import schema
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -72,6 +74,43 @@ def pg_url(pg_server_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def pg_till_url(pg_server_url: str, pg_template: str | None) -> Iterator[str]:
+    """`pg_url` with this version's tables."""
+    with fresh_database(pg_server_url, pg_template) as url:
+        if pg_template is None:
+            schema.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pg_template(request: pytest.FixtureRequest, pg_server_url: str) -> str | None:
+    """The name of a database with this version's tables, to copy: migrating is most of what a small test
+    would do. None on a server that outlives the run."""
+    if os.environ.get("TILLGATE_TEST_PG_URL"):
+        return None
+    run, name = request.config.stash[RUN], "migrated"
+    with run.locked():
+        noted = run.directory / "template"
+        if not noted.exists():
+            _finish(_execute(pg_server_url, f"CREATE DATABASE {name} TEMPLATE template0"))
+            schema.upgrade(urlunsplit(urlsplit(pg_server_url)._replace(path=f"/{name}")))
+            noted.touch()
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(request: pytest.FixtureRequest) -> Path:
+    """A database file with this version's tables, to copy."""
+    run = request.config.stash[RUN]
+    with run.locked():
+        made = run.directory / "migrated.db"
+        if not made.exists():
+            schema.upgrade(f"sqlite:///{made}.new")
+            made.with_name(f"{made.name}.new").rename(made)
+    return made
+
+
 @pytest.fixture(scope="module")
 def module_pg_url(pg_server_url: str) -> Iterator[str]:
     """One database for all tests of a module, which then must not trip over each other's rows."""
@@ -103,16 +142,29 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The test runs twice: on `sqlite_url` and on `pg_url`."""
-    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "pg_url")
+    """The test runs twice: on a file and on a `pg_till_url`, both with this version's tables."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("pg_till_url")
+        return url
+    url = request.getfixturevalue("sqlite_url")
+    shutil.copyfile(request.getfixturevalue("sqlite_template"), url.removeprefix("sqlite:///"))
     return url
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    """The test runs twice: on `sqlite_url` and on `pg_url`, without any table."""
+    found: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "pg_url")
+    return found
+
+
 @contextlib.contextmanager
-def fresh_database(server_url: str) -> Iterator[str]:
-    """Make an empty database on a server and drop it afterwards, also if connections to it are still open."""
+def fresh_database(server_url: str, template: str | None = None) -> Iterator[str]:
+    """Make a database on a server, empty or as the template is, and drop it afterwards, also if connections
+    to it are still open."""
     name = f"test_{secrets.token_hex(8)}"
-    _finish(_execute(server_url, f"CREATE DATABASE {name} TEMPLATE template0"))
+    how = f"{template} STRATEGY file_copy" if template else "template0"
+    _finish(_execute(server_url, f"CREATE DATABASE {name} TEMPLATE {how}"))
     try:
         yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
     finally:

@@ -178,7 +178,7 @@ class Run:
     def shared(self, name: str, *, durable: bool) -> str:
         """The URL of the server that all workers share under this name; started by the first that asks."""
         noted = self.directory / f"{name}.url"
-        with self._locked():
+        with self.locked():
             if not noted.exists():
                 server = self._make(name, durable=durable)
                 server.start()
@@ -187,7 +187,7 @@ class Run:
 
     def own(self, *, durable: bool) -> Server:
         """A new server, not yet started, to be stopped, killed and started at will."""
-        with self._locked():
+        with self.locked():
             return self._make(f"own-{secrets.token_hex(4)}", durable=durable)
 
     def _make(self, name: str, *, durable: bool) -> Server:
@@ -221,7 +221,8 @@ class Run:
         return copy / inside
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Alone among this run's workers. Not for a second time by who holds it."""
         with (self.directory / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, create_engine, inspect, pool, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tillgate.domain.errors import Misconfigured, Unavailable
 from tillgate.store.tables import metadata
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x7111_6A7E  # two processes that migrate at once take turns
+_WAIT_S = 30.0
 
 
 def upgrade(url: str) -> str:
@@ -40,7 +43,7 @@ def upgrade(url: str) -> str:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
             connection.commit()  # the lock is the session's
         else:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            _keep_a_log(connection)
             # Nobody begins by himself here: one transaction for all, so that a kill leaves nothing half-made.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         if not _newer(connection):
@@ -97,6 +100,20 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
+def _keep_a_log(connection: Connection) -> None:
+    """SQLite needs the file alone to switch, and does not wait for that by itself."""
+    ends = monotonic() + _WAIT_S
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except OperationalError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0)
+            if code & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > ends:
+                raise
+        sleep(0.01)
+
+
 def _newer(connection: Connection) -> bool:
     """Whether a newer version has been here. It says in `meta` which revision one must know to go on."""
     revision = _revision(connection)
@@ -123,7 +140,7 @@ def _with(url: str, work: Callable[[Connection], T]) -> T:
     try:
         if url.startswith("sqlite:///"):
             engine = create_engine(
-                url, poolclass=pool.NullPool, connect_args={"timeout": 30, "isolation_level": None}
+                url, poolclass=pool.NullPool, connect_args={"timeout": _WAIT_S, "isolation_level": None}
             )
             with engine.connect() as connection:
                 return work(connection)
