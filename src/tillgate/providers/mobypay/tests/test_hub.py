@@ -109,7 +109,7 @@ class Site:
             found[txn_id] = words.get(status, status), minor
         return found
 
-    async def heals(self, within_s: float = 30) -> dict[str, tuple[str, int]]:
+    async def heals(self, within_s: float = 60) -> dict[str, tuple[str, int]]:
         """Both books are equal."""
         deadline = time.monotonic() + within_s
         while (ours := await self.kiosk_books()) != (theirs := await self.hub_books()):
@@ -250,7 +250,7 @@ async def test_cancels_failures_and_their_words_go_through(site: Site) -> None:
     assert await other.hears_nothing()
 
 
-async def test_what_is_unknown_is_settled_with_a_reason_at_either_end(site: Site) -> None:
+async def test_what_is_unknown_is_settled_with_a_reason_at_either_end(site: Site, tmp_path: Path) -> None:
     terminal = await site.terminal()
     made, second = await site.open(), None
     asked = await terminal.request(within_s=30)
@@ -287,6 +287,24 @@ async def test_what_is_unknown_is_settled_with_a_reason_at_either_end(site: Site
     )
     assert accepted.json["status"] == "paid"
     await site.bench.reaches(asked["txn_id"], "succeeded", 30)
+
+    # By an operator at the command line, beside the running hub; then there is nothing left to settle.
+    third = await site.open()
+    asked = await terminal.request()
+    await terminal.result(asked["txn_id"], "declined")
+    await site.until(third["id"], "unsure")
+    word = ["resolve", third["order_id"], "failed", "--by", "Nurul"]
+    for arguments, code, said in (
+        ([*word, "--reason", "no sale in the list"], 0, f"{third['id']} ({third['order_id']}) is failed"),
+        ([*word, "--reason", "no sale in the list"], 1, "not unsure"),
+        (["resolve", "nothing-like-it", "failed", "--reason", "x"], 1, "there is no payment"),
+    ):
+        operator = Process(tmp_path, arguments, {"database_url": site.database_url, "sandbox": 1})
+        assert await asyncio.to_thread(lambda one=operator: one.start().wait()) == code, operator.log
+        assert said in operator.log
+        assert "Traceback" not in operator.log
+    settled = await site.bench.reaches(asked["txn_id"], "failed")
+    assert settled.settled_because == "no sale in the list (Nurul)"
     await site.heals()
 
 
