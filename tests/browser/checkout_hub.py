@@ -78,10 +78,15 @@ class CheckoutHub:
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def open(
-        self, channel: str = "gopay", amount_minor: int = 15_000_000, currency: str = "IDR", ttl_s: int = 900
+        self,
+        channel: str = "gopay",
+        amount_minor: int = 15_000_000,
+        currency: str = "IDR",
+        ttl_s: int = 900,
+        account: str | None = None,
     ) -> Payment:
         order_id = f"ORD-{next(self.numbers)}"
-        intent = Intent(order_id, amount_minor, currency, channel, ttl_s=ttl_s)
+        intent = Intent(order_id, amount_minor, currency, channel, account, ttl_s=ttl_s)
         return (await self.runtime.hub.open(self.merchant, intent)).payment
 
     async def again(self, payment: Payment, channel: str) -> None:
