@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from sqlalchemy import Integer, create_engine, text
 
+from tillgate.providers.payme.handler import PaymeWebhookHandler
 from tillgate.providers.payme.tests.payme_kit import (
     HOMES,
     KEY,
@@ -48,6 +49,20 @@ async def test_identical_calls_at_once_are_one_call(home: str, request: pytest.F
             assert len(await crowd(payme, "CancelTransaction", {"id": params["id"], "reason": 5})) == 1
             assert (await host.order(number)).cancelled == 1
         assert [row.state for row in await host.transactions()] == [-2, -2, -2]
+
+
+@pytest.mark.parametrize("home", HOMES)
+async def test_identical_calls_at_once_are_one_call_where_no_hook_wants_them(
+    home: str, request: pytest.FixtureRequest
+) -> None:
+    """Without hooks less is read and locked: the shop that only looks at `payments` is safe all the same."""
+    async with host_on(home, request, handler=PaymeWebhookHandler) as host, calling(host) as payme:
+        for number in range(1, 9):
+            params = creation(number)
+            (said,) = await crowd(payme, "CreateTransaction", params)
+            assert b'"state":1' in said
+            assert len(await crowd(payme, "PerformTransaction", {"id": params["id"]})) == 1
+        assert [row.state for row in await host.transactions()] == [2] * 8
 
 
 @pytest.mark.parametrize("home", HOMES)

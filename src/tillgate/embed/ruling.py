@@ -168,6 +168,8 @@ class Desk:
             if account is None:
                 return Ruling(UnknownReference())
         rows = self._of_account(accounts.key_of(account))
+        if any(r.transaction_id == ask.external_id and r.gateway == self.handler.gateway for r in rows):
+            raise Moved  # the same request was quicker, between our two looks: it is a repeat, not a rival
         try:
             facts = self._facts(account, ask.reference, rows)
         except WrongAmount as refusal:
