@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final
+
+import msgspec
 
 from tillgate.providers.mobypay.config import KioskConfig
 from tillgate.providers.mobypay.errors import BadRequest
 from tillgate.providers.mobypay.menu_text import JsonScreen, PlainScreen, Screen
 from tillgate.providers.mobypay.server import KioskServer
 
+OTHER_FILES: Final = 128
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -30,7 +34,7 @@ async def run_kiosk(
     """
     screen: Screen = JsonScreen() if as_json else PlainScreen()
     began = False
-    server = KioskServer(config)
+    server = KioskServer(_with_room(config))
     # From the first moment on: what a restart made unknown is said, and so are terminals that were waiting.
     server.kiosk.steps.watchers.add(screen.notice)
     try:
@@ -65,6 +69,20 @@ async def run_kiosk(
         if began:
             screen.line("Stopped.")
             screen.event("stopped")
+
+
+def _with_room(config: KioskConfig) -> KioskConfig:
+    """Every connection takes a file, and so do the journal and the control API, which must not be crowded out
+    by strangers: ask the system for enough of them, or hold fewer connections."""
+    wanted = config.limits.connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return config
+    given = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    connections = min(config.limits.connections, max(given - OTHER_FILES, 1))
+    limits = msgspec.structs.replace(config.limits, connections=connections)
+    return msgspec.structs.replace(config, limits=limits)
 
 
 async def _enrolled(server: KioskServer, screen: Screen, url: str, code: str) -> None:

@@ -6,8 +6,10 @@ The numbers are those of the defects as they were found by running the published
 import asyncio
 import gc
 import json
+import resource
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from tillgate.providers.mobypay.money import parse_ringgit
 from tillgate.providers.mobypay.server import KioskServer
 from tillgate.providers.mobypay.tests import oracle
 from tillgate.providers.mobypay.tests.kit import Bench, OpenBench
+from tillgate.providers.mobypay.tests.process import KioskProcess
 
 OTHER = "another-secret-of-thirty-two-characters!"
 TWO = (TerminalConfig(pos_id="POS001", secret=oracle.SECRET), TerminalConfig(pos_id="POS002", secret=OTHER))
@@ -94,6 +97,27 @@ async def test_04_coalesced_split_and_large_messages(bench: Bench) -> None:
                 await terminal.send(data[start : start + 997])
                 await asyncio.sleep(0)
         await bench.reaches(payment.txn_id, "failed")
+
+
+async def test_04_frames_cut_at_every_byte(bench_at: OpenBench) -> None:
+    """A pair of frames in two segments, the first of which is a byte longer each time; none is lost."""
+    async with bench_at(limits=Limits(messages_per_s=1e6)) as bench:
+        terminal = await bench.terminal()
+        remembered, cut, pairs = bench.kiosk.nonces, 1, 0
+        while cut:
+            ping = oracle.line(oracle.fresh(type="ping", note="café"))
+            data = ping + oracle.line(oracle.fresh(type="ping", note="卡"))
+            first = data[:cut].count(b"\n")
+            await terminal.send(data[:cut])
+            for _ in range(5):  # both ends turn in one loop, so that this segment is read alone
+                await asyncio.sleep(0)
+            assert remembered.count - 2 * pairs in (first, first + data[:cut].endswith(b"}"))
+            await terminal.send(data[cut:])
+            pairs += 1
+            await bench.until(lambda: remembered.count == 2 * pairs)  # noqa: B023
+            cut = (cut + 1) % len(data)
+        assert pairs > 300
+        assert not bench.server.refused_frames
 
 
 async def test_05_ids_do_not_collide_when_payments_start_fast(bench_at: OpenBench) -> None:
@@ -275,12 +299,12 @@ async def test_18_a_peer_that_dribbles_is_closed(bench: Bench) -> None:
     terminal = await bench.terminal()
 
     async def dribble() -> None:
-        for _ in range(200):
+        while True:
             await terminal.send(b'{"a')
             await asyncio.sleep(0.05)
 
     dribbling = asyncio.create_task(dribble())
-    assert await terminal.closed_by_kiosk(within_s=2)
+    assert await terminal.closed_by_kiosk()
     dribbling.cancel()
     await asyncio.gather(dribbling, return_exceptions=True)
 
@@ -304,6 +328,41 @@ async def test_18_connections_have_a_limit_per_address_and_in_all(
         payment = await bench.pay()
         await terminal.result(payment.txn_id, "success")
         await bench.reaches(payment.txn_id, "succeeded")
+
+
+async def test_18_a_thousand_connections_leave_room_for_a_payment(tmp_path: Path) -> None:
+    """On a system that gives a process few files at first, as most do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        kiosk = await KioskProcess.start(tmp_path / "kiosk.db", "--per-address", "9999")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+        terminal = await kiosk.terminal()
+        await terminal.say(oracle.fresh(type="ping", pos_id="POS001"))
+        links = []
+        for _ in range(10):
+            some = (asyncio.open_connection("127.0.0.1", kiosk.port) for _ in range(100))
+            links += await asyncio.gather(*some)
+        async with asyncio.timeout(30):
+            while (await kiosk.call("GET", "/status"))["connections"] != 1001:
+                await asyncio.sleep(0.02)
+        crowd = [await asyncio.open_connection("127.0.0.1", kiosk.port) for _ in range(30)]
+        ends = [asyncio.create_task(reader.read(1)) for reader, _ in crowd]
+        async with asyncio.timeout(30):
+            while sum(end.done() for end in ends) != 7:  # 1024 and no more
+                await asyncio.sleep(0.01)
+
+        paid = await kiosk.pay("50.00", terminal="POS001")
+        assert (await terminal.request())["txn_id"] == paid["txn_id"]
+        await terminal.result(paid["txn_id"], "success", amount=50.0)
+        await kiosk.state(paid["txn_id"], "succeeded")
+        for _, writer in (*links, *crowd):
+            writer.transport.abort()
+        kiosk.hang_up()
+        await asyncio.gather(*ends, return_exceptions=True)
+        assert await kiosk.stop() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_18_rubbish_is_counted_and_ends_the_connection(bench: Bench) -> None:
