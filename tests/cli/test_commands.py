@@ -78,8 +78,8 @@ def test_no_command_and_no_such_command(tillgate: Run) -> None:
     assert (done.returncode, done.stdout[:9]) == (0, "tillgate ")
 
 
-def test_migrate(tillgate: Run, database_url: str) -> None:
-    url = {"database_url": database_url}
+def test_migrate(tillgate: Run, empty_database_url: str) -> None:
+    url = {"database_url": empty_database_url}
     done = tillgate("migrate", "--check", "--json", **url)
     assert done.returncode == 1
     assert json.loads(done.stdout)["before"] is None
