@@ -114,6 +114,14 @@ CONTRASTS = """() => {
 }"""
 
 
+async def test_a_long_name_leaves_the_code_on_the_screen(tmp_path: Path, opens: Opens) -> None:
+    name = "Warung Makan Sederhana Bapak Haji Muhammad Abdurrahman Wahid dan Keluarga Besar"
+    async with open_checkout(tmp_path, merchant=name) as checkout:
+        page = await opens(checkout.at(await checkout.open("code"), "?lang=id"), PHONE)
+        assert await codes(page) == [QR_TEXT]  # without scrolling
+        assert await page.get_by_title(name).inner_text() == name
+
+
 async def test_who_asked_for_less_motion_gets_none(checkout: CheckoutHub, opens: Opens) -> None:
     url = checkout.at(await checkout.open("code"))
     moving = await opens(url)
