@@ -367,6 +367,9 @@ class Provider(Generic[ConfigT]):
         default_factory=dict
     )  # a config that loads, for docs and contract tests
     secrets: frozenset[str] = frozenset()
+    addresses: frozenset[str] = (
+        frozenset()
+    )  # settings that say whom the hub calls, or whose script its page runs
     required: frozenset[str] = frozenset()  # settings that `connect` asks for although their struct does not
     paths: Mapping[str, str] = field(default_factory=dict)  # documented path → what it serves
     serves: Mapping[str, str] = field(default_factory=dict)  # documented path → for what payment it is asked

@@ -76,6 +76,7 @@ async def test_a_file_makes_a_hub_and_changes_it(tmp_path: Path, database_url: s
             assert accounts["click"]["priority"] == 5
             settings = (await shop.ask("GET", "/v1/settings")).json
             assert (settings["payment_ttl_s"], settings["preferences"]) == (1800, {"click": ["click"]})
+            await elsewhere(shop)
             answer = await shop.ask("POST", "/payments/payme/webhook", {"id": 1, "method": "x", "params": {}})
             assert answer.json["error"]["code"] == -32504  # it serves the documented path
         assert "account.main-payme" in process.log
@@ -106,6 +107,21 @@ async def test_a_file_makes_a_hub_and_changes_it(tmp_path: Path, database_url: s
             answer = await shop.ask("POST", "/payments/payme/webhook", call, headers=basic)
             assert answer.json["error"]["code"] == -31003
         assert process.stop() == 0
+
+
+async def elsewhere(shop: Client) -> None:
+    """A merchant may not have the hub call addresses of the hub's own network."""
+    key = "xnd_development_AnExampleKeyThatOpensNothing"
+    config = {"secret_key": key, "callback_token": "an-example-webhook-verification-token"}
+    wanted = {"provider": "xendit", "name": "own", "config": config | {"base_url": "http://10.0.0.7/"}}
+    answer = await shop.ask("POST", "/v1/accounts", wanted)
+    assert (answer.status, answer.json["param"]) == (400, "config.base_url")
+    made = await shop.ask("POST", "/v1/accounts", wanted | {"config": config})
+    assert made.status == 201
+    rotated = f"/v1/accounts/{made.json['id']}/rotate"
+    answer = await shop.ask("POST", rotated, {"config": {"base_url": "https://vault.example"}})
+    assert (answer.status, answer.json["param"]) == (400, "config.base_url")
+    assert (await shop.ask("POST", rotated, {"config": {"secret_key": f"{key}Anew"}})).status == 200
 
 
 async def test_two_that_start_at_once_make_it_once(tmp_path: Path, pg_url: str, file: Path) -> None:

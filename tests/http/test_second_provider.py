@@ -12,6 +12,7 @@ import pytest
 import tillgate.providers as folder
 from tillgate import registry
 from tillgate.hub import Intent
+from tillgate.hub.accounts import fields
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
 from tillgate.spi import Inbound
@@ -104,6 +105,24 @@ async def test_a_folder_is_its_registration(pebbles: None, database_url: str) ->
         books = {name: minor for name, _, minor in await runtime.kit.reads.balances(merchant.id)}
         assert books["merchant"] == 50_000 == -books[f"provider:{account_id}"]
         assert books["memo:due"] == books["memo:open"] == 0
+
+
+OF_PAYERS = {  # where a payer's browser is sent; the hub itself calls none of these
+    "atompay_in": {"return_url"},
+    "click": {"pay_url"},
+    "midtrans": {"callback_url"},
+    "payme": {"checkout_url"},
+    "xendit": {"success_return_url", "failure_return_url"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(registry.providers()))
+def test_every_address_that_the_hub_calls_is_named_as_one(name: str) -> None:
+    """Else a merchant could have the hub call its own network: see decision 0009."""
+    provider = registry.providers()[name]
+    urls = {one for one in fields(provider) if one.endswith("_url")}
+    assert urls - provider.addresses == OF_PAYERS.get(name, set())
+    assert provider.addresses <= urls
 
 
 async def test_a_folder_that_is_broken_stops_the_start(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from tillgate import schemas_v1
+from tillgate.domain.errors import InvalidRequest
 from tillgate.http.operation import Answer, Call, Operation
 from tillgate.http.v1.pages import whole
 from tillgate.http.v1.shared import LIST, READ, WRITE, answer, named
@@ -33,8 +35,21 @@ def show(call: Call, one: Account) -> models.AccountV1:
     )
 
 
+def _not_elsewhere(call: Call, provider_name: str, config: Mapping[str, Any]) -> None:
+    """Outside the sandbox a merchant may not say where its provider is: we would call any address of our own
+    network for it. Raises `InvalidRequest`."""
+    provider = call.runtime.providers.get(provider_name)
+    named = sorted(provider.addresses & set(config)) if provider else []
+    if named and not call.runtime.settings.sandbox:
+        raise InvalidRequest(
+            f"{named[0]}: only the hub's operator says where a provider is called",
+            param=f"config.{named[0]}",
+        )
+
+
 async def create(call: Call) -> Answer:
     wanted: models.AccountCreate = call.body
+    _not_elsewhere(call, wanted.provider, wanted.config)
 
     def render(one: Account) -> bytes:
         return schemas_v1.encode(show(call, one))
@@ -56,13 +71,13 @@ async def get(call: Call) -> Answer:
 
 async def rotate(call: Call) -> Answer:
     wanted: models.AccountRotate = call.body
+    account = call.runtime.hub.accounts.one(call.merchant, named(call, "account_id"))
+    _not_elsewhere(call, account.provider, wanted.config)
 
     def render(one: Account) -> bytes:
         return schemas_v1.encode(show(call, one))
 
-    done = await call.runtime.hub.accounts.rotate(
-        call.merchant, named(call, "account_id"), wanted.config, call.key, render
-    )
+    done = await call.runtime.hub.accounts.rotate(call.merchant, account.id, wanted.config, call.key, render)
     return answer(done.answer, render(done.account), 200)
 
 

@@ -25,6 +25,9 @@ PROVIDER = Provider(
         "env": "uat",
     },
     secrets=SECRETS,
+    addresses=frozenset(
+        {"base_url", "auth_url", "status_url", "refund_url", "refund_status_url", "script_url"}
+    ),
     paths={"/response": "return and callback of AtomPay"},
     serves={"/atompay": "gives a payer's page the token that opens the checkout; bearer or cookie, order_id"},
 )

@@ -23,6 +23,7 @@ PROVIDER = Provider(
         "verify_code": "123456",
     },
     secrets=SECRETS,
+    addresses=frozenset({"pos_url"}),
     paths={"/ipn": "IPN of a terminal", "/authorize": "tokens for the IPN"},
     owns=frozenset({"/ipn"}),
     serves={"/payment-terminal": "shows a sale on the terminal; bearer token, requestId, orderId, amount"},

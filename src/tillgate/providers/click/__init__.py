@@ -17,6 +17,7 @@ PROVIDER = Provider(
         "secret_key": "EXAMPLE-click-secret",
     },
     secrets=frozenset({"secret_key", "previous_secret_key"}),
+    addresses=frozenset({"api_url"}),
     required=frozenset({"service_id", "merchant_id", "secret_key"}),
     asks=True,
     paths={

@@ -17,4 +17,5 @@ PROVIDER = Provider(
         "rails": {"gopay": "wallet"},
     },
     secrets=SECRETS,
+    addresses=frozenset({"base_url"}),
 )

@@ -18,4 +18,5 @@ PROVIDER = Provider(
         "rails": {"dana": "wallet"},
     },
     secrets=SECRETS,
+    addresses=frozenset({"base_url"}),
 )
