@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from support.serving import Client, Process, client, hub, new_merchant, rows
+from tillgate.providers.mobypay import uplink
 from tillgate.providers.mobypay.errors import HubAway
 from tillgate.providers.mobypay.tests import oracle
 from tillgate.providers.mobypay.tests.fault_proxy import FaultProxy, fault_proxy
@@ -32,6 +33,12 @@ def hub_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         assert process.stop() == 0
         assert "Traceback" not in process.log
         assert '"level": "error"' not in process.log
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kiosk tries its hub again soon."""
+    monkeypatch.setattr(uplink, "RETRY_S", (0.05, 0.1, 0.2))
 
 
 @dataclass
@@ -109,6 +116,11 @@ class Site:
             found[txn_id] = words.get(status, status), minor
         return found
 
+    async def attempts(self) -> int:
+        text = f"SELECT count(*) FROM attempts WHERE account_id = '{self.account}'"
+        [(count,)] = await rows(self.database_url, text)
+        return int(count)
+
     async def heals(self, within_s: float = 60) -> dict[str, tuple[str, int]]:
         """Both books are equal."""
         deadline = time.monotonic() + within_s
@@ -134,11 +146,21 @@ class Site:
         self.terminals[pos_id] = terminal
         return terminal
 
+    async def all_leave(self) -> None:
+        """No terminal is connected any more."""
+        for terminal in self.bench.terminals:
+            terminal.pull_the_plug()
+        self.terminals.clear()
+        await self.bench.until(lambda: self.bench.server.connection_count() == 0)
+
 
 @contextlib.asynccontextmanager
-async def site_at(hub_process: Process, database_url: str, folder: Path, **kiosk: Any) -> AsyncIterator[Site]:
+async def site_at(
+    hub_process: Process, database_url: str, folder: Path, kiosks_hub: Process | None = None, **kiosk: Any
+) -> AsyncIterator[Site]:
+    """The shop talks to `hub_process`, the kiosk to the same or to another process of that hub."""
     credentials = await asyncio.to_thread(new_merchant, database_url)
-    port = int(hub_process.url.rpartition(":")[2])
+    port = int((kiosks_hub or hub_process).url.rpartition(":")[2])
     settings: dict[str, Any] = {"terminals": (), "sandbox": True, **kiosk}
     async with (
         client(hub_process.url, credentials) as shop,
@@ -293,16 +315,10 @@ async def test_what_is_unknown_is_settled_with_a_reason_at_either_end(site: Site
     asked = await terminal.request()
     await terminal.result(asked["txn_id"], "declined")
     await site.until(third["id"], "unsure")
-    word = ["resolve", third["order_id"], "failed", "--by", "Nurul"]
-    for arguments, code, said in (
-        ([*word, "--reason", "no sale in the list"], 0, f"{third['id']} ({third['order_id']}) is failed"),
-        ([*word, "--reason", "no sale in the list"], 1, "not unsure"),
-        (["resolve", "nothing-like-it", "failed", "--reason", "x"], 1, "there is no payment"),
-    ):
-        operator = Process(tmp_path, arguments, {"database_url": site.database_url, "sandbox": 1})
-        assert await asyncio.to_thread(lambda one=operator: one.start().wait()) == code, operator.log
-        assert said in operator.log
-        assert "Traceback" not in operator.log
+    word = ["resolve", third["order_id"], "failed", "--by", "Nurul", "--reason", "no sale in the list"]
+    operator = Process(tmp_path, word, {"database_url": site.database_url, "sandbox": 1}).start()
+    assert await asyncio.to_thread(operator.wait) == 0, operator.log
+    assert f"{third['id']} ({third['order_id']}) is failed" in operator.log
     settled = await site.bench.reaches(asked["txn_id"], "failed")
     assert settled.settled_because == "no sale in the list (Nurul)"
     await site.heals()
@@ -373,6 +389,7 @@ async def test_any_mixture_of_faults_heals(site: Site) -> None:
     """Random faults on every request, payments from both ends, terminals that approve, decline and vanish."""
     rng = random.Random(20261121)
     counts: dict[str, int] = {}
+    before = await site.attempts()
     stop = False
 
     async def play(pos_id: str) -> None:
@@ -414,10 +431,7 @@ async def test_any_mixture_of_faults_heals(site: Site) -> None:
         await player
     await site.heals()
     assert max(counts.values()) == 1, "a terminal was asked twice"
-    verified = await rows(
-        site.database_url, f"SELECT count(*) FROM attempts WHERE account_id = '{site.account}'"
-    )
-    assert verified[0][0] == len(counts)
+    assert await site.attempts() == before + len(counts)
 
 
 async def test_a_restarted_kiosk_asks_for_what_it_took_and_never_twice(
@@ -460,6 +474,23 @@ async def test_a_restarted_kiosk_asks_for_what_it_took_and_never_twice(
         await site.join()
         await site.bench.until(lambda: "foreign_order" in site.bench.alerts(), 10)
         assert await terminal.hears_nothing()
+
+
+async def test_shop_and_kiosk_at_different_processes_on_postgresql(pg_till_url: str, tmp_path: Path) -> None:
+    """What one process of the hub writes, the other tells the kiosk; and the same where both tell at once."""
+    with hub(tmp_path, pg_till_url) as one, hub(tmp_path, pg_till_url) as other:
+        async with site_at(one, pg_till_url, tmp_path, kiosks_hub=other) as site:
+            for story in (
+                test_a_hubs_payment_is_taken_asked_once_and_followed,
+                test_an_instalment_plan_is_chosen_at_the_hub,
+                test_cancels_failures_and_their_words_go_through,
+                test_any_mixture_of_faults_heals,
+            ):
+                await story(site)
+                await site.all_leave()
+        for process in (one, other):
+            assert process.stop() == 0
+            assert "Traceback" not in process.log
 
 
 async def test_doors_are_shut_to_others(site: Site, hub_process: Process) -> None:
