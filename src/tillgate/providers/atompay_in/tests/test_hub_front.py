@@ -203,6 +203,6 @@ async def test_the_hub_conforms(place: Place) -> None:
     }
     target = CONFORMANCE.target(f"{place.hub_url}/response", options)  # type: ignore[attr-defined]
     report = await conform.run(CONFORMANCE.checks, target, title="hub")
-    broken = [one for one in report.outcomes if one.verdict not in ("pass", "skip")]
+    broken = [one for one in report.outcomes if one.verdict != "pass"]
     assert [(one.check.id, one.why[:300]) for one in broken] == []
-    assert sum(one.verdict == "pass" for one in report.outcomes) > 5
+    assert len(report.outcomes) == len(CONFORMANCE.checks)
