@@ -85,7 +85,7 @@ def kiosk(
             (tls_cert, tls_key, tls_client_ca), sandbox=sandbox, by_control=control is not None,
         )  # fmt: skip
         door = _control_door(control, token_file, journal)
-        if (hub is None) != (enrol is None):
+        if bool(hub) != bool(enrol):
             raise BadRequest("--hub and --enrol go together; a kiosk that is enrolled needs neither")
         enrolling = (hub, enrol) if hub and enrol else None
         asyncio.run(run_kiosk(settings, menu=menu, control=door, hub=enrolling, as_json=as_json))

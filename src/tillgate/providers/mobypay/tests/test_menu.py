@@ -245,6 +245,7 @@ def run(*arguments: str, **env: str) -> tuple[int, str, str]:
         (("--tls-cert", "x.pem"), {}, "--tls-key"),
         (("--tls-cert", "x.pem", "--tls-key", "y.pem"), {}, "TLS"),
         (("--config", "nowhere.toml"), {}, "nowhere.toml"),
+        (("--hub", "http://127.0.0.1:1", "--enrol", ""), {}, "--hub and --enrol go together"),
         (("--host", "192.0.2.1"), {}, "cannot be used"),
     ],
 )
