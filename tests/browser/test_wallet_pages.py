@@ -83,7 +83,7 @@ async def test_the_code_on_the_screen_pays_in_the_wallet(
     await wallet.get_by_role("button", name="Pay", exact=True).click()
     await wallet.close()
 
-    await heading(page, thanks, 30)
+    await heading(page, thanks)
     assert await page.evaluate("window.stayed")  # it changed by itself
     assert await page.get_by_text("OVO", exact=True).is_visible()  # who really paid
     await shot(page, f"{provider}-{language}-paid")
@@ -104,4 +104,4 @@ async def test_a_button_on_the_phone_leads_into_the_wallet(wallets: Wallets, ope
     await page.get_by_role("button", name="Pay", exact=True).click()
     await page.get_by_text("gopay, settlement").wait_for()
     await page.goto(checkout.at(payment, "?lang=id"))  # the app sends the payer back
-    await heading(page, "Pembayaran diterima", 30)
+    await heading(page, "Pembayaran diterima")
