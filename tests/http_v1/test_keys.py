@@ -98,7 +98,8 @@ POSTS: list[tuple[str, str, Any, Any, int]] = [
 ]  # fmt: skip
 
 
-KEYLESS = {"v1_create_token", "v1_enrol_kiosk"}  # what they answer is secret, so that nothing is kept to repeat
+# What they answer is secret, so that nothing is kept to repeat.
+KEYLESS = {"v1_create_token", "v1_enrol_kiosk"}
 AT_TERMINALS = {"v1_choose_plan"}  # tried where there is a terminal that offers plans
 
 
