@@ -242,7 +242,7 @@ class Kiosk:
         async with self.steps.lock(txn_id):
             payment = self.find(txn_id)
             lifecycle.advance(payment, fact, 0, note=note)  # refused before anything is signed
-            terminal = self.terminals.get(payment.terminal)
+            terminal = self.terminals.that_has(txn_id, payment.terminal)
             connection = terminal.connection if terminal is not None and terminal.connected else None
             if connection is None:
                 raise NotAllowed(f"{payment.terminal} is not connected, so nothing can be said to it")

@@ -181,7 +181,7 @@ class Steps:
             self.open[payment.txn_id] = payment
         else:
             self.open.pop(payment.txn_id, None)
-        terminal = self.terminals.get(payment.terminal)
+        terminal = self.terminals.that_has(payment.txn_id, payment.terminal)
         if terminal is not None and terminal.in_flight == payment.txn_id and payment.state not in IN_FLIGHT:
             terminal.in_flight = None
         self.arm(payment)

@@ -98,6 +98,13 @@ class Terminals:
         """A terminal by its name."""
         return self._by_name.get(pos_id)
 
+    def that_has(self, txn_id: str, pos_id: str) -> Terminal | None:
+        """The terminal that a payment was given to under this name; it may have said another one since."""
+        found = self._by_name.get(pos_id)
+        if found is None:
+            found = next((one for one in self._by_name.values() if one.in_flight == txn_id), None)
+        return found
+
     def add(self, terminal: Terminal) -> None:
         """Enrol a terminal, or replace the one of that name."""
         before = self._by_name.get(terminal.pos_id)

@@ -106,6 +106,32 @@ async def test_a_terminal_cut_off_before_it_was_known_still_delivers_its_result(
         assert (await bench.reaches(payment.txn_id, "succeeded")).authorization_code == "A1"
 
 
+@pytest.mark.parametrize("says", ["ping", "ack"])
+async def test_a_terminal_that_says_its_name_during_a_payment_keeps_it_and_is_free_afterwards(
+    bench_at: OpenBench, says: str
+) -> None:
+    async with bench_at(terminals=(), shared_secret=oracle.SECRET) as bench:
+        terminal = await bench.terminal("POS001")
+        payment = await bench.pay()
+        await terminal.request()
+        async with bench.kiosk.steps.lock(payment.txn_id):  # something else is being written down about it
+            cancelling = asyncio.create_task(bench.kiosk.cancel(payment.txn_id))
+            await asyncio.sleep(0.01)
+            if says == "ack":
+                await terminal.ack(payment.txn_id)
+            else:
+                await terminal.say(oracle.fresh(type="ping", pos_id="POS001"))
+            await bench.until(lambda: bench.server.terminals.get("POS001"))
+        await cancelling
+        assert (await terminal.request("cancel_transaction"))["txn_id"] == payment.txn_id
+        terminal.pull_the_plug()
+        await bench.reaches(payment.txn_id, "unknown")
+        await bench.until(lambda: bench.server.connection_count() == 0)
+        again = await bench.terminal("POS001", named=True)
+        second = await bench.pay(sen=700, terminal="POS001")
+        assert (await again.request())["txn_id"] == second.txn_id
+
+
 async def test_a_named_terminal_delivers_its_late_result_after_the_old_link_died(bench_at: OpenBench) -> None:
     async with bench_at(terminals=(), shared_secret=oracle.SECRET) as bench:
         terminal = await bench.terminal("POS001", named=True)
