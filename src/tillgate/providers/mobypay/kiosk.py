@@ -215,8 +215,9 @@ class Kiosk:
                 await self.journal.write([*begin, self._frame_out(payment, frame)])
             except BaseException as error:
                 self.steps.open.pop(payment.txn_id, None)
-                if terminal.in_flight == payment.txn_id:
-                    terminal.in_flight = None
+                for holder in (terminal, self.terminals.that_has(payment.txn_id, terminal.pos_id)):
+                    if holder is not None and holder.in_flight == payment.txn_id:
+                        holder.in_flight = None
                 if isinstance(error, LocalProtocolError):
                     raise NoTerminal(f"nothing can be said to {terminal.pos_id}: {error}") from error
                 raise

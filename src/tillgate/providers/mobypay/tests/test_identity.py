@@ -132,6 +132,25 @@ async def test_a_terminal_that_says_its_name_during_a_payment_keeps_it_and_is_fr
         assert (await again.request())["txn_id"] == second.txn_id
 
 
+async def test_a_terminal_that_says_its_name_while_its_payment_cannot_be_written_down_is_free(
+    bench_at: OpenBench,
+) -> None:
+    async with bench_at(terminals=(), shared_secret=oracle.SECRET) as bench:
+        terminal, real = await bench.terminal("POS001"), bench.journal.write
+
+        async def full(_: list) -> None:
+            bench.journal.write = real
+            await terminal.say(oracle.fresh(type="ping", pos_id="POS001"))
+            await bench.until(lambda: bench.server.terminals.get("POS001"))
+            raise JournalUnavailable("the disk is full")
+
+        bench.journal.write = full
+        with pytest.raises(JournalUnavailable):
+            await bench.pay()
+        payment = await bench.pay(terminal="POS001")
+        assert (await terminal.request())["txn_id"] == payment.txn_id
+
+
 async def test_a_named_terminal_delivers_its_late_result_after_the_old_link_died(bench_at: OpenBench) -> None:
     async with bench_at(terminals=(), shared_secret=oracle.SECRET) as bench:
         terminal = await bench.terminal("POS001", named=True)
