@@ -39,7 +39,7 @@ class Mortal:
 
     def __init__(self, process: Process, http: aiohttp.ClientSession, deaths: list[int]) -> None:
         self._process, self._http, self._deaths = process, http, set(deaths)
-        self._answers = itertools.count(1)
+        self._answers, self._dying = itertools.count(1), asyncio.Lock()
         self.url, self.killed = process.url, 0
 
     async def ask(self, path: str, **request: Any) -> Any:
@@ -50,9 +50,10 @@ class Mortal:
                     assert reply.status == 200, await reply.text()
                     answer = json.loads(await reply.read())
                 if next(self._answers) in self._deaths:
-                    self._process.kill()
-                    self.killed += 1
-                    await asyncio.to_thread(lambda: self._process.start().listening())
+                    async with self._dying:  # another answer may have been on its way
+                        self._process.kill()
+                        self._process.start()
+                        self.killed += 1
                 return answer
             await asyncio.sleep(0.02)
 
@@ -141,13 +142,13 @@ async def test_payme_and_click_agree_with_a_hub_that_is_killed(database_url: str
             )
             assert hub.killed == KILLS
 
-            stands = {name: await merchant.payment(payment) for name, payment in payments.items()}
-            ledger = await merchant.get("/v1/ledger/balances")
             statement = await hub.ask(
                 doors["payme"],
                 json={"method": "GetStatement", "params": {"from": 0, "to": now_ms()}, "id": 1},
                 headers=DOOR,
             )
+            stands = {name: await merchant.payment(payment) for name, payment in payments.items()}
+            ledger = await merchant.get("/v1/ledger/balances")
     rows = {row["account"]["order_id"]: row for row in statement["result"]["transactions"]}
     assert len(rows) == EACH
     for number, told in enumerate(by_payme):
