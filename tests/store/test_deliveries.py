@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from support.till import CALLBACK, Clock, Till, open_till
 from support.tinybank import Charge
@@ -18,6 +18,7 @@ from tillgate.hub import Opened
 from tillgate.spi import HttpCall, HttpReply
 from tillgate.store import tables
 from tillgate.store.directory import Merchant, MerchantSettings
+from tillgate.store.work import ClaimDeliveries
 
 # Standard Webhooks, "Reference retry schedule": seconds after the try before.
 WAITS_S = [5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600]
@@ -348,3 +349,21 @@ async def test_no_news_of_what_is_not_decided(till: Till, shop: Merchant) -> Non
     await till.told(shop, held.attempt.id, Charge(10_000, "IDR", "paid", 1))
     await till.worker.drain()
     assert till.sink.got == []
+
+
+BACKLOG = """
+INSERT INTO deliveries (id, merchant_id, seq, stream, url, state, tries, next_at, created_at)
+SELECT 'd' || i, 'm', i, 'pay_' || i / 2, 'https://shop.example/', 'pending', 0, i, 0
+FROM generate_series(1, 20000) i
+"""
+READ = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'deliveries'"
+
+
+async def test_a_backlog_that_the_planner_knows_nothing_of_is_not_read_whole(pg_till_url: str) -> None:
+    """Endpoints were away for a night: the statistics are of the evening before, when nothing was waiting."""
+    async with open_till(pg_till_url) as till, till.database.begin() as tx:
+        await tx.execute(text(BACKLOG), {})
+        [(before,)] = await tx.execute(text(READ), {})
+        await ClaimDeliveries(16).run(tx, 30_000)
+        [(after,)] = await tx.execute(text(READ), {})
+    assert 16 <= after - before < 300

@@ -38,6 +38,14 @@ _SETTINGS = {
 }
 
 
+_BY_INDEX = {
+    # The writers ask for few rows by key, or for the first of many in an index's order. Statistics that are
+    # older than a backlog (or a table that was small) make the planner read all of it each time instead.
+    f"enable_{way}": "off"
+    for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "sort")
+}
+
+
 class PostgresDatabase:
     engine: statements.Engine = "postgresql"
     writers = 2
@@ -49,8 +57,7 @@ class PostgresDatabase:
 
     async def open(self) -> None:
         try:
-            # Writers look up by key only; a plan made while a table was empty must not scan it for ever.
-            self._writing = await self._pool(0, self.writers, enable_seqscan="off")
+            self._writing = await self._pool(0, self.writers, **_BY_INDEX)
             self._reading = await self._pool(0, 4, default_transaction_read_only="on")
             async with self._writing.acquire():
                 pass
