@@ -32,6 +32,9 @@ from tillgate.store.statements import Row, changing, columns, key
 T = TypeVar("T")
 _BATCH: Final = 256
 _WAITING: Final = 20_000
+_TURNS: Final = 3
+"""Turns of the loop before a batch is taken. Who was just answered asks again in them (an answer goes out, a
+request comes in, it is read), and goes with the others instead of alone after them: fewer, fuller commits."""
 _REPLAYS: Final = 8
 _DOUBTS: Final = 12
 
@@ -97,6 +100,8 @@ class Journal:
                 self._bell.clear()
                 await self._bell.wait()
                 continue
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
             batch = [(item, future) for item, future in batch if not future.done()]  # the asker has left
             try:
