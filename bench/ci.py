@@ -72,7 +72,10 @@ def main() -> int:
     )
     parser.add_argument("--update", action="store_true", help="write the count down as the new figure")
     parser.add_argument(
-        "--kind", choices=("hub", "naive"), default="hub", help="what to count; only the hub is judged"
+        "--kind",
+        choices=("hub", "naive", "payme"),
+        default="hub",
+        help="only the hub is judged (hub)",
     )
     parser.add_argument("--wave", type=int, default=WAVE, help="creates at once (32); only 32 is judged")
     options = parser.parse_args()
@@ -81,7 +84,8 @@ def main() -> int:
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{options.kind}: {counted:,} instructions per create, {options.wave} at once")
+    what = "flow of Payme's four calls" if options.kind == "payme" else "create"
+    print(f"{options.kind}: {counted:,} instructions per {what}, {options.wave} at once")
     if options.kind != "hub" or options.wave != WAVE:
         return 0
     about = description()

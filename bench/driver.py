@@ -1,8 +1,8 @@
 """`python -m bench.driver KIND COUNT WAVE`: creates in one process without sockets, for cachegrind to count.
 
-KIND is `hub` or `naive`. COUNT payments are made in waves of WAVE at once, as so many connections would
-send them. The rest of the process (imports, start-up, the token) is the same for every COUNT and falls out
-of a difference.
+KIND is `hub`, `naive`, or `payme` for the hub's answers to Payme's four calls. COUNT payments are made in
+waves of WAVE at once, as so many connections would send them. The rest of the process (imports, start-up, the
+token) is the same for every COUNT and falls out of a difference.
 """
 
 from __future__ import annotations
@@ -78,20 +78,70 @@ class Lifespan:
         await self._task
 
 
-def naive(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
+One = Callable[[int], Awaitable[None]]
+"""Does what is counted, for a number of its own."""
+
+
+def naive(directory: Path) -> tuple[Application, Callable[[], Awaitable[One]]]:
     import jwt
 
     secret = "s" * 32
     os.environ |= {"PEER_DATABASE_URL": f"sqlite:///{directory}/peer.db", "PEER_SECRET": secret}
     from bench.peers.naive_sqlite import app
 
-    async def token() -> str:
-        return jwt.encode({"sub": "1", "exp": int(time.time()) + 3600}, secret, algorithm="HS256")
+    async def ready() -> One:
+        claims = {"sub": "1", "exp": int(time.time()) + 3600}
+        return _creates(app, jwt.encode(claims, secret, algorithm="HS256"))
 
-    return app, token
+    return app, ready
 
 
-def hub(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
+def hub(directory: Path) -> tuple[Application, Callable[[], Awaitable[One]]]:
+    app, token = _hub(directory)
+
+    async def ready() -> One:
+        quiet()
+        return _creates(app, await token())
+
+    return app, ready
+
+
+def payme(directory: Path) -> tuple[Application, Callable[[], Awaitable[One]]]:
+    """Payme's four calls to one of a thousand standing orders."""
+    from bench.load import ID, ONE_OF_1000
+    from bench.payme import account_of_the_hub, four_calls, standing_order
+
+    app, token = _hub(directory)
+
+    async def ready() -> One:
+        bearer = [(b"authorization", f"Bearer {await token()}".encode())]
+        made = json.loads(await _expect(app, "/v1/accounts", account_of_the_hub(), bearer))
+        for number in range(1000, 2000):
+            await _expect(app, "/v1/standing-orders", standing_order(number), bearer)
+        steps = four_calls(f"/in/{made['id']}", "order_id")
+
+        async def flow(number: int) -> None:
+            for step in steps:
+                text = step.body.replace(ID, f"{number:012d}").replace(ONE_OF_1000, f"{number % 1000:03d}")
+                headers = [(name.lower().encode(), value.encode()) for name, value in step.headers.items()]
+                status, answer = await call(app, step.path, text.encode(), headers)
+                if status != 200 or step.marker.encode() not in answer:
+                    raise RuntimeError(f"payme: {status} {answer[:300]!r}")
+
+        quiet()
+        return flow
+
+    return app, ready
+
+
+def quiet() -> None:
+    """As `tillgate up` does; the naive handler's server does not."""
+    from tillgate.commands.server import quiet_collector
+
+    quiet_collector()
+
+
+def _hub(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
     from bench.hub import hub_environment
 
     environment = hub_environment(f"sqlite:///{directory}/hub.db", 8080)
@@ -110,31 +160,36 @@ def hub(directory: Path) -> tuple[Application, Callable[[], Awaitable[str]]]:
             "api_key": environment["TILLGATE_BOOTSTRAP_API_KEY"],
             "api_secret": environment["TILLGATE_BOOTSTRAP_API_SECRET"],
         }
-        status, answer = await call(app, "/token", json.dumps(keys).encode(), [])
-        if status != 200:
-            raise RuntimeError(f"token: {status} {answer!r}")
-        access: str = json.loads(answer)["access_token"]
+        access: str = json.loads(await _expect(app, "/token", keys, []))["access_token"]
         return access
 
     return app, token
 
 
+async def _expect(app: Application, path: str, body: Any, headers: list[tuple[bytes, bytes]]) -> bytes:
+    status, answer = await call(app, path, json.dumps(body).encode(), headers)
+    if status not in (200, 201):
+        raise RuntimeError(f"{path}: {status} {answer[:300]!r}")
+    return answer
+
+
+def _creates(app: Application, bearer: str) -> One:
+    headers = [(b"authorization", f"Bearer {bearer}".encode())]
+
+    async def create(number: int) -> None:
+        status, answer = await call(app, "/payments", _BODY % number, headers)
+        if status != 200 or b'"payment_id":"pay_' not in answer:
+            raise RuntimeError(f"create: {status} {answer[:300]!r}")
+
+    return create
+
+
 async def drive(kind: str, count: int, wave: int, directory: Path) -> None:
-    app, token = {"hub": hub, "naive": naive}[kind](directory)
+    app, ready = {"hub": hub, "naive": naive, "payme": payme}[kind](directory)
     async with Lifespan(app):
-        headers = [(b"authorization", f"Bearer {await token()}".encode())]
-
-        async def create(number: int) -> None:
-            status, answer = await call(app, "/payments", _BODY % number, headers)
-            if status != 200 or b'"payment_id":"pay_' not in answer:
-                raise RuntimeError(f"create: {status} {answer[:300]!r}")
-
-        if kind == "hub":
-            from tillgate.commands.server import quiet_collector
-
-            quiet_collector()  # as `tillgate up` does; the naive handler's server does not
+        one = await ready()
         for first in range(0, count, wave):
-            await asyncio.gather(*(create(number) for number in range(first, min(first + wave, count))))
+            await asyncio.gather(*(one(number) for number in range(first, min(first + wave, count))))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,15 @@ def four_calls(path: str, field_name: str, colon: str = ":") -> list[Step]:
     ]  # fmt: skip
 
 
+def account_of_the_hub() -> dict[str, object]:
+    config = {"merchant_id": "587f72c72cac0d162c722ae2", "test_key": KEY, "sandbox": True}
+    return {"provider": "payme", "name": "payme", "config": config}
+
+
+def standing_order(number: int) -> dict[str, object]:
+    return {"order_id": str(number), "channel": "payme", "currency": "UZS"}
+
+
 @dataclass
 class PaymeHub(Hub):
     """The hub with a Payme account and a thousand standing orders."""
@@ -65,14 +74,11 @@ class PaymeHub(Hub):
 
     def _prepare(self) -> None:
         headers = {"Authorization": f"Bearer {token(self.port)}"}
-        config = {"merchant_id": "587f72c72cac0d162c722ae2", "test_key": KEY, "sandbox": True}
-        body = {"provider": "payme", "name": "payme", "config": config}
-        status, made = request(self.port, "POST", "/v1/accounts", body, headers)
+        status, made = request(self.port, "POST", "/v1/accounts", account_of_the_hub(), headers)
         if status != 201:
             raise BenchError(f"the hub refuses an account: {status} {made}")
         for number in range(1000, 2000):
-            order = {"order_id": str(number), "channel": "payme", "currency": "UZS"}
-            status, said = request(self.port, "POST", "/v1/standing-orders", order, headers)
+            status, said = request(self.port, "POST", "/v1/standing-orders", standing_order(number), headers)
             if status != 201:
                 raise BenchError(f"the hub refuses a standing order: {status} {said}")
         self.account = made["id"]
