@@ -648,6 +648,20 @@ async def test_requests_sent_without_waiting_are_answered_in_order(served: Serve
     )
 
 
+async def test_an_answer_is_one_packet(served: Served) -> None:
+    """Its head does not travel alone."""
+    host, port = served.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(3):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        got = await asyncio.wait_for(reader.read(65_536), 30)
+        head, _, body = got.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"content-length: %d" % len(body) in head.lower()
+        assert body
+    writer.close()
+
+
 async def test_a_client_that_leaves_in_the_middle(served: Served, shop: Client, traces: Traces) -> None:
     host, port = served.url.removeprefix("http://").split(":")
     head = b"POST /payments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Length: 100\r\n\r\n"
