@@ -250,6 +250,22 @@ def test_what_cannot_be_understood_is_refused_with_the_code_for_it(body: bytes, 
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'{"method":"GetStatement","params":{"from":1,"to":2},"id":1}',
+        b'{"id": 1, "method": "GetStatement",\n "params": {"to": 2, "from": 1}}',
+        b'{"method":"GetStatement","params":{"from":1,"to":2,"x":[1.50,1e3,"\\u0430","a\\/b"]},"id":1}',
+        b'{"method":"GetStatement","params":{"from":1,"to":2,"x":18446744073709551617},"id":1}',
+        '{"method":"GetStatement","params":{"from":1,"to":2,"x":"сум"},"id":1}'.encode(),
+    ],
+)
+def test_however_a_message_is_written_it_says_the_same(body: bytes) -> None:
+    assert Payme(config()).hear(call(body)).message == Statement(1, 2)
+    twice = body.replace(b'"id"', b'"id":1,"id"', 1)
+    assert refused(Payme(config()), call(twice))["error"]["code"] == -32700
+
+
+@pytest.mark.parametrize(
     "amount", [None, True, "500000", "1e5", 1.5, 5e5, 0, -1, 10**16, 10**40, [1], {}, "²"]
 )
 def test_an_amount_is_a_positive_whole_number_of_tiyin(amount: Any) -> None:
