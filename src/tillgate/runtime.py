@@ -122,7 +122,7 @@ class Runtime:
             self.worker = Worker(self.hub, to_merchants.send, disable_after_s=patience_s)
         await self._bootstrap()
         if self._wants_worker:
-            self.kit.kick = self.worker.kick
+            self.journal.kick = self.worker.kick
             self._worker_task = asyncio.create_task(self.worker.run(), name="worker")
             self._stack.push_async_callback(self._stop_worker)
         return self

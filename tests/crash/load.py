@@ -154,7 +154,7 @@ async def trade(orders: Orders) -> None:
         kit = Kit(Reads(database), journal, directory, providers(bank), _nowhere, clock, url)
         hub = Hub(kit)
         worker = Worker(hub, outgoing.send, idle_s=0.02)
-        kit.kick = worker.kick
+        journal.kick = worker.kick
         merchant = await directory.merchant(orders.merchant_id)
         tellers = [
             Teller(hub, bank, merchant, acknowledged, f"{orders.round}-{number}") for number in range(TILLS)

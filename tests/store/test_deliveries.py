@@ -276,7 +276,7 @@ async def test_an_event_that_is_gone_blocks_nobody(till: Till, shop: Merchant) -
 
 async def test_a_running_worker_hears_the_bell(till: Till, shop: Merchant) -> None:
     till.worker._idle_s = 30
-    till.kit.kick = till.worker.kick
+    till.kit.journal.kick = till.worker.kick
     running = asyncio.create_task(till.worker.run())
     await asyncio.sleep(0.05)
     await till.paid(shop, "ORD-1")
@@ -286,6 +286,16 @@ async def test_a_running_worker_hears_the_bell(till: Till, shop: Merchant) -> No
     till.worker.stop()
     async with asyncio.timeout(5):
         await running
+
+
+async def test_the_bell_is_rung_where_there_is_something_to_do(till: Till, shop: Merchant) -> None:
+    """A worker that is woken for nothing costs every message two claims."""
+    rung: list[int] = []
+    till.journal.kick = lambda: rung.append(1)
+    opened = await till.open(shop, "ORD-1")  # to be expired in a quarter of an hour; nobody is told of it
+    assert rung == []
+    await till.pay(shop, opened)
+    assert rung
 
 
 async def test_a_slow_endpoint_holds_only_its_own_slots(till: Till, shop: Merchant) -> None:

@@ -125,7 +125,6 @@ class Kiosks:
             for one in reports
         ]
         results = list(await asyncio.gather(*booked))
-        self._kit.kick()
         return results
 
     async def choose_plan(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tillgate.domain.errors import IdempotencyMismatch, NotAllowed
+from tillgate.domain.record import record
 from tillgate.hub.configuring import Configures, configure
 from tillgate.hub.keys import Key, remembered, stored
 from tillgate.hub.kit import Kit
@@ -15,7 +15,7 @@ from tillgate.store.directory import Endpoint, Merchant
 from tillgate.store.resending import Replay, Replayed, again, hurry
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """Which of an endpoint's events: numbers above `after`, times from `since` up to `until` (epoch ms)."""
 
@@ -56,7 +56,7 @@ class Resending:
             row, change = again(merchant.id, delivery["seq"], Target(endpoint_id, url), now)
         command = Configures(merchant.id, (change,), key, render(row), refused=refused)
         answer = await configure(self._kit, command)
-        self._kit.kick()
+        self._kit.journal.kick()
         return row, answer
 
     async def replay(
@@ -91,5 +91,5 @@ class Resending:
             if key is None or found.fingerprint != key.fingerprint:
                 raise IdempotencyMismatch()
             return None, stored(found)
-        self._kit.kick()
+        self._kit.journal.kick()
         return found, None

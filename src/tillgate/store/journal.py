@@ -57,6 +57,8 @@ class Journal:
         self._writers: list[asyncio.Task[None]] = []
         self._stopping = False
         self.figures = JournalFigures()
+        self.kick: Callable[[], None] = lambda: None
+        """Called when there is something to do at once; the worker of this process, where there is one."""
 
     @property
     def waiting(self) -> int:
@@ -167,6 +169,8 @@ class Journal:
                 raise Unavailable from None
             log.warning("a commit whose answer was lost had happened", size=len(items))
         self.figures.committed(len(items), perf_counter() - begun, book.new_events, book.records)
+        if book.makes_work:
+            self.kick()
         return outcomes
 
     async def _decide(self, tx: Tx, book: Book, items: Sequence[Any]) -> list[tuple[Any, Exception | None]]:
