@@ -7,7 +7,7 @@ tables are ruled by the same code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from typing import Final, TypeAlias
 
 from tillgate.domain.errors import (
@@ -35,11 +35,12 @@ from tillgate.domain.payment import (
     advance,
     follow,
 )
+from tillgate.domain.record import record, replace
 
 # --- asks ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Check:
     """May this order be paid with this amount?"""
 
@@ -47,7 +48,7 @@ class Check:
     amount: Money
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reserve:
     """Open a transaction for this order: nothing is paid yet, nothing else may open one."""
 
@@ -59,7 +60,7 @@ class Reserve:
     details: str | None = None  # JSON that the dialect wants back word for word
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settle:
     """The payer's money was taken: book it. `amount` and `reference` where the dialect repeats them.
 
@@ -73,7 +74,7 @@ class Settle:
     debited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancel:
     """Give the transaction up, or give its money back if it was settled."""
 
@@ -81,14 +82,14 @@ class Cancel:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Look:
     """How does this transaction stand?"""
 
     external_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Statement:
     """All transactions with `from_ms <= provider_at <= to_ms`, oldest first."""
 
@@ -96,7 +97,7 @@ class Statement:
     to_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Note:
     """Something to keep with a transaction that moves no money: a fiscal receipt."""
 
@@ -113,7 +114,7 @@ Ask: TypeAlias = Check | Reserve | Settle | Cancel | Look | Statement | Note
 # --- tells and hints ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tell:
     """Evidence about one attempt or one refund, named by our operation id or by the provider's id."""
 
@@ -125,7 +126,7 @@ class Tell:
     details: str | None = None  # JSON object that is kept with the attempt
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hint:
     """A message that proves nothing: look this operation up.
 
@@ -138,7 +139,7 @@ class Hint:
     clues: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Noise:
     """A genuine message that concerns no payment (a ping, a test): acknowledged and kept."""
 
@@ -148,7 +149,7 @@ class Noise:
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Record:
     """What we answer from: how a transaction stands. `attempt` is None for `Check`."""
 
@@ -158,7 +159,7 @@ class Record:
     rows: tuple[Record, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Facts:
     """All that `decide` may look at."""
 
@@ -168,7 +169,7 @@ class Facts:
     live: Attempt | None = None  # the payment's live attempt
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """A record or a refusal, and what changed either way: an expired transaction closes *and* is refused."""
 
@@ -178,7 +179,7 @@ class Verdict:
     before: Payment | None = None  # and before; None where the payment is new
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Opening:
     """How to make what a reservation needs; ids and keys come from outside, because they are not pure."""
 

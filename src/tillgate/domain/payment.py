@@ -7,11 +7,10 @@ everywhere, because a payment may be refused before money moves but never after.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
 from tillgate.domain.errors import OutOfOrder, RefundNotAllowed
-from tillgate.domain.record import record, row
+from tillgate.domain.record import record, replace, row
 
 Phase: TypeAlias = Literal["created", "pending", "unsure", "paid", "closed"]
 """created: stored, the provider not known to have it · pending: the provider holds it, unpaid ·

@@ -26,6 +26,7 @@ from tillgate.domain.errors import (
     TillgateError,
     Unauthorized,
 )
+from tillgate.domain.record import record
 from tillgate.http.limits import Limited, RateLimit
 from tillgate.http.tokens import Tokens
 from tillgate.hub import Key
@@ -110,7 +111,7 @@ class Call:
         return self.web.runtime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     body: bytes
     status: int = 200
@@ -122,7 +123,7 @@ class Answer:
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Operation:
     """`body` is the struct that a request is decoded into, `replies` what is answered, by status."""
 

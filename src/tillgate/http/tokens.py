@@ -5,18 +5,18 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import jwt
 
 from tillgate.domain.errors import Unauthorized
+from tillgate.domain.record import record
 
 _REMEMBERED: Final = 10_000
 _ISSUER: Final = "tillgate"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claims:
     merchant_id: str
     credential_id: str

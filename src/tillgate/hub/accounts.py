@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
 from tillgate.domain.errors import InvalidRequest, Misconfigured, NotAllowed, NotFound
+from tillgate.domain.record import record, replace
 from tillgate.hub.configuring import Configures, configure
 from tillgate.hub.keys import Key
 from tillgate.hub.kit import Kit
@@ -31,7 +31,7 @@ _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 Render = Callable[[Account], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MadeAccount:
     account: Account
     answer: tuple[int, bytes] | None = None  # the first one to the same key

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tillgate.domain.errors import TillgateError
+from tillgate.domain.record import record
 from tillgate.hub.keys import Key, recall, remembered, stored
 from tillgate.hub.kit import Kit
 from tillgate.store.book import Change, Needs, Plan, Target
 from tillgate.store.directory import Merchant
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Notice:
     """An event about an endpoint, and who is told."""
 
@@ -23,7 +23,7 @@ class Notice:
     targets: tuple[Target, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Configures:
     """The changes, or the answer that the same key was given before."""
 

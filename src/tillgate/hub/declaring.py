@@ -6,7 +6,6 @@ What the file does not name is left alone: nothing is ever deleted or switched o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import msgspec
 
 from tillgate.declarations import Declarations, DeclaredAccount, DeclaredMerchant, Text
 from tillgate.domain.errors import InvalidRequest, Misconfigured, NotAllowed
+from tillgate.domain.record import record
 from tillgate.hub.accounts import Accounts, check_preferences, checked, fields
 from tillgate.hub.configuring import Configures, configure
 from tillgate.hub.kit import Kit
@@ -28,7 +28,7 @@ NOWHERE_INSIDE: Final = AllowList()
 _ROUNDS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Applied:
     """One thing that was made or changed."""
 

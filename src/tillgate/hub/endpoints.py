@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound
+from tillgate.domain.record import record, replace
 from tillgate.hub.configuring import Configures, Notice, configure, endpoint_targets
 from tillgate.hub.keys import Key
 from tillgate.hub.kit import Kit
@@ -35,7 +35,7 @@ EVENT_KINDS: Final = (
 """All that is ever told to an endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wanted:
     """What a merchant says of an endpoint; None leaves it as it is."""
 
@@ -44,7 +44,7 @@ class Wanted:
     description: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Made:
     endpoint: Endpoint
     answer: tuple[int, bytes] | None  # the first one to the same key
@@ -164,7 +164,6 @@ class Endpoints:
         refused = off if endpoint.disabled else None
         command = Configures(merchant.id, (), key, render(endpoint), notice, refused=refused)
         answer = await configure(self._kit, command)
-        self._kit.kick()
         return Made(endpoint, answer)
 
     # --- the merchant's own settings ---

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from tillgate.domain.errors import InvalidRequest
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Payment
+from tillgate.domain.record import record, replace
 from tillgate.store.book import record_of
 from tillgate.store.reads_pages import Key, Page, Pages, Wanted
 
@@ -46,7 +47,7 @@ _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Period:
     """Rows at or after `since` and before `until`, epoch ms; None is open on that side."""
 

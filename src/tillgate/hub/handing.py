@@ -7,11 +7,11 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from tillgate.calling import Caller
 from tillgate.domain.errors import NotFound, Unavailable
+from tillgate.domain.record import record
 from tillgate.hub.kit import Kit, log
 from tillgate.spi import HandsOn, Once
 from tillgate.store.book import Needs, Plan, Remembered, Target
@@ -37,7 +37,7 @@ ERROR_CHARS: Final = 300
 Verdict: TypeAlias = Literal["new", "repeat", "conflict"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hand:
     """One message that comes in, and whether somebody here waits for it."""
 
@@ -85,7 +85,7 @@ def announce(
 _STREAM_CHARS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Moves:
     """Due work about one message: begun anew later, done, or buried."""
 
@@ -113,7 +113,7 @@ class Moves:
             announce(plan, merchant, "inbound.dead", self.subject[_STREAM_CHARS:], account, note)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Replays:
     """A buried message is tried again, from the first try."""
 
@@ -205,7 +205,6 @@ class Handing:
         for row in await self._kit.reads.due_of(BURIED, merchant_id):
             if row[0][_STREAM_CHARS:] == inbound_id:
                 await self._kit.journal.submit(Replays(merchant_id, row[0]))
-                self._kit.kick()
                 return
         raise NotFound("There is no such buried message")
 
@@ -265,5 +264,4 @@ class Handing:
             except Unavailable:
                 await asyncio.sleep(1)
             else:
-                self._kit.kick()
                 return

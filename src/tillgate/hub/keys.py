@@ -7,17 +7,18 @@ payment is what tells how the request ended when its process did not live to say
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from typing import Generic, TypeVar
 
 from tillgate.domain.errors import IdempotencyMismatch, InFlight
+from tillgate.domain.record import record, replace
 from tillgate.store.book import Command, Needs, Plan, Remembered
 from tillgate.store.sealing import Sealer
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Key:
     """An `Idempotency-Key`, digested with its merchant, and the request's fingerprint."""
 
@@ -66,7 +67,7 @@ def stored(known: Remembered) -> tuple[int, bytes]:
     return known.status or 200, known.body or b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kept(Generic[T]):
     """What a command brought; or, to a repeat, the first answer."""
 
@@ -74,7 +75,7 @@ class Kept(Generic[T]):
     stored: tuple[int, bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Keyed(Generic[T]):
     """A command whose answer is kept under a key, in its own commit. A repeat decides nothing."""
 
@@ -100,7 +101,7 @@ class Keyed(Generic[T]):
         return Kept(result)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recalls:
     """Only look whether there is an answer; before something is called that a repeat must not call."""
 

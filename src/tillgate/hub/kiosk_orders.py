@@ -7,7 +7,6 @@ does, or an operator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -29,6 +28,7 @@ from tillgate.domain.payment import (
     derived,
     follow,
 )
+from tillgate.domain.record import record, replace
 from tillgate.hub.kit import order_key, shown, targets
 from tillgate.hub.moves import commit, event_kind, move
 from tillgate.schemas_kiosk import Decision, Held, Report, ReportOut, TakeOut, Wish, kept_of
@@ -50,7 +50,7 @@ def noted(attempt: Attempt, kept: Held) -> Attempt:
     return replace(attempt, details=msgspec.json.encode(kept).decode())
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Takes:
     """The kiosk wants to ask a terminal for it. Repeating it with the same id changes nothing."""
 
@@ -91,7 +91,7 @@ class Takes:
         return TakeOut(True, True)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reports:
     """Book what a kiosk says of one payment; of one that it took by itself, a payment of its own is made."""
 
@@ -257,7 +257,7 @@ class Reports:
         return attempt
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wishes:
     """A merchant wants something of a payment at a terminal. What nobody took yet is `otherwise`'s matter.
 
@@ -306,7 +306,7 @@ class Wishes:
         return move(plan, self.merchant, attempt, Doubted())[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loses:
     """Another kiosk took this account over: nobody will report of what the one before had."""
 

@@ -13,6 +13,7 @@ import structlog
 from tillgate.domain.errors import InvalidRequest, Misconfigured, NoProvider, TillgateError
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
+from tillgate.domain.record import record
 from tillgate.spi import (
     Channel,
     Connector,
@@ -77,7 +78,7 @@ def serving(merchant: Merchant, channel: str) -> list[Account]:
     return named + [one for one in merchant.accounts if one not in named]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """How a merchant's payments through one channel begin."""
 
@@ -98,7 +99,6 @@ class Kit:
     send: Send
     clock: Callable[[], int]
     public_url: str
-    kick: Callable[[], None] = lambda: None  # wakes the worker of this process, where there is one
     hooks: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # provider → the host's function
 
     _connectors: dict[str, tuple[Account, Connector]] = field(default_factory=dict)

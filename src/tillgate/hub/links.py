@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound, OrderConflict, TillgateError
 from tillgate.domain.payment import Payment
+from tillgate.domain.record import record, replace
 from tillgate.hub.configuring import Configures, configure
 from tillgate.hub.keys import Key
 from tillgate.hub.kit import Kit
@@ -41,7 +41,7 @@ class LinkClosed(NotAllowed):
     code = "link_closed"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkIntent:
     """What a merchant asks of a link."""
 
@@ -59,7 +59,7 @@ class LinkIntent:
     metadata: str | None = None  # JSON object
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkMade:
     link: PaymentLink
     replayed: bool = False

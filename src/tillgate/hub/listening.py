@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -12,24 +11,26 @@ from tillgate.domain.dialogue import Ask, Facts, Hint, Noise, Opening, Record, T
 from tillgate.domain.errors import AlreadyClosed, Refusal, TillgateError, TryLater, Unavailable
 from tillgate.domain.payment import Attempt, Closed, Payment
 from tillgate.domain.payment import Refunded as RefundedFact
+from tillgate.domain.record import record, replace
 from tillgate.hub.handing import Hand
 from tillgate.hub.kit import Kit, log, order_key, targets
 from tillgate.hub.moves import commit, contradicted, event_kind
 from tillgate.hub.telling import Tells, Told, inbound_row, named
-from tillgate.spi import Connector, Heard, Inbound, Reply, Scrubs
+from tillgate.spi import Connector, Heard, Inbound, Reply, Scrubs, can
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest, new_id
 
 REFUSED_KEPT: Final = 60
 """Refused messages that are kept for one account in a minute, by one process."""
+_NOTHING_OPENS: Final = Opening("", "", b"", "", "")
 _MOVING_ASKS: Final = (dialogue.Reserve, dialogue.Settle, dialogue.Cancel)
 
 CLUES_KEPT: Final = 8
 """Names a hint mentioned that one attempt remembers."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hints:
     """A message that proves nothing: have the operation looked up."""
 
@@ -89,7 +90,7 @@ class Hints:
         return clued
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Asks:
     """Rule on one ask, write what follows, and render the answer, all in one commit."""
 
@@ -99,8 +100,6 @@ class Asks:
     heard: Heard
     ask: Ask
     inbound: Inbound
-    attempt_id: str
-    payment_id: str
 
     @property
     def merchant_id(self) -> str:
@@ -123,7 +122,7 @@ class Asks:
         if lapsed is not None and lapsed.change is not None:
             self._write(plan, lapsed)
             facts = self._facts(plan)
-        verdict = dialogue.decide(self.ask, facts, plan.now, self._opening())
+        verdict = dialogue.decide(self.ask, facts, plan.now, self._opening(plan.now))
         record = self._write(plan, verdict)
         outcome = verdict.outcome if isinstance(verdict.outcome, Refusal) else record
         if isinstance(self.ask, dialogue.Settle) and isinstance(outcome, AlreadyClosed):
@@ -155,10 +154,12 @@ class Asks:
         live = plan.attempt(payment.live_attempt_id) if payment and standing is None else None
         return Facts(payment, standing, attempt, live)
 
-    def _opening(self) -> Opening:
-        external = getattr(self.ask, "external_id", "")
-        child_key = digest("child", self.account.id, external)
-        return Opening(self.attempt_id, self.payment_id, child_key, self.account.id, self.account.provider)
+    def _opening(self, now: int) -> Opening:
+        if not isinstance(self.ask, dialogue.Reserve):
+            return _NOTHING_OPENS
+        child_key = digest("child", self.account.id, self.ask.external_id)
+        names = new_id("att_", now), new_id("pay_", now)
+        return Opening(*names, child_key, self.account.id, self.account.provider)
 
     def _write(self, plan: Plan, verdict: Verdict) -> Record:
         """Save the verdict's change; the record with what was saved."""
@@ -209,7 +210,7 @@ class Asks:
         return replace(record, attempt=noted)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refuses:
     """Keep a message that was refused before it said anything."""
 
@@ -231,7 +232,7 @@ class Refuses:
 
 
 def _scrubbed(connector: Connector, call: Inbound) -> Inbound:
-    return connector.scrubbed(call) if isinstance(connector, Scrubs) else call
+    return connector.scrubbed(call) if can(connector, Scrubs) else call
 
 
 class Listening:
@@ -280,17 +281,13 @@ class Listening:
     async def _rule(
         self, merchant: Merchant, account: Account, connector: Connector, call: Inbound, heard: Heard
     ) -> Reply:
-        message, kit, now = heard.message, self._kit, self._kit.clock()
+        message, kit = heard.message, self._kit
         if isinstance(message, dialogue.Statement):
             rows = await kit.reads.statement(account.id, message.from_ms, message.to_ms)
             reply: Reply = connector.answer(call, heard, rows)
             return reply
         if not isinstance(message, Tell | Hint | Noise):
-            ask = Asks(
-                merchant, account, connector, heard, message, call, new_id("att_", now), new_id("pay_", now)
-            )
-            reply = await kit.journal.submit(ask)
-            kit.kick()
+            reply = await kit.journal.submit(Asks(merchant, account, connector, heard, message, call))
             return reply
         reply = connector.answer(call, heard, None)
         kept = _scrubbed(connector, call)
@@ -299,11 +296,9 @@ class Listening:
             await kit.journal.submit(Tells(merchant, account, message, kit, kept, reply, hand))
         else:
             await kit.journal.submit(Hints(merchant, account, message, kept, reply))
-        kit.kick()
         return reply
 
     async def told(self, merchant: Merchant, account: Account, tell: Tell) -> Told:
         """Book evidence that we fetched ourselves."""
         told = await self._kit.journal.submit(Tells(merchant, account, tell, self._kit))
-        self._kit.kick()
         return told

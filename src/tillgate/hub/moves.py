@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from tillgate.domain.payment import (
     follow,
     follow_refund,
 )
+from tillgate.domain.record import replace
 from tillgate.hub.kit import targets
 from tillgate.store.book import Plan
 from tillgate.store.directory import Merchant

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final
 
 from tillgate.domain import ledger
@@ -16,7 +15,7 @@ from tillgate.domain.errors import (
     Unsure,
 )
 from tillgate.domain.payment import LIVE, Accepted, AnswerLost, Attempt, Closed, Fact, Payment, follow
-from tillgate.domain.record import record
+from tillgate.domain.record import record, replace
 from tillgate.hub.keys import Key, known_answer, remembered, stored
 from tillgate.hub.kit import Choice, Invite, Kit, log, order_key, shown, targets
 from tillgate.hub.moves import event_kind, hinted, move
@@ -204,7 +203,7 @@ class Open:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Concluded:
     """What the call to the provider brought, and the answer that its request gets."""
 

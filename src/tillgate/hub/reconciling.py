@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound
 from tillgate.domain.payment import Attempt, Refund
+from tillgate.domain.record import record
 from tillgate.hub.configuring import Configures
 from tillgate.hub.keys import Key, Recalls
 from tillgate.hub.kit import Kit, order_key
@@ -39,7 +39,7 @@ def _unseen(_row: Mapping[str, Any]) -> bytes:
     return b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reconciliation:
     """One comparison; `summary` as `hub.matching.summary` gives it, with `new_findings`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from tillgate.domain import ledger
@@ -28,6 +27,7 @@ from tillgate.domain.payment import (
     follow_refund,
     refund_allowed,
 )
+from tillgate.domain.record import record, replace
 from tillgate.hub.keys import Key, recall, remembered, stored
 from tillgate.hub.kit import Kit, found_nothing, log, targets
 from tillgate.hub.listening import Listening
@@ -47,14 +47,14 @@ def patience_ms(tries: int) -> int:
     return _PATIENCE_MS[min(tries, len(_PATIENCE_MS) - 1)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundOpened:
     payment: Payment
     refund: Refund | None
     stored: tuple[int, bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenRefund:
     """Promise a refund: it counts against what is left from this commit on."""
 
@@ -134,7 +134,7 @@ class OpenRefund:
         raise refusal
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefundMoves:
     """Book what the due work of `kind` about a refund brought, and what is due next."""
 
@@ -197,7 +197,6 @@ class Refunding:
         opened = await kit.journal.submit(
             OpenRefund(merchant, payment_id, amount_minor, reason, refund_id, rules, key, render)
         )
-        kit.kick()
         return opened
 
     async def send(

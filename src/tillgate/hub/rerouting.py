@@ -6,11 +6,10 @@ commit, so that there is never more than one that a payer could pay, and nobody 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from tillgate.domain import ledger
 from tillgate.domain.errors import Misconfigured, RequestError
 from tillgate.domain.payment import Attempt, Closed, Payment, advance, follow
+from tillgate.domain.record import record, replace
 from tillgate.hub.kit import Choice, Kit, log, serving, targets
 from tillgate.hub.moves import event_kind
 from tillgate.store.book import Needs, Plan
@@ -40,7 +39,7 @@ def next_choice(kit: Kit, merchant: Merchant, payment: Payment, attempt: Attempt
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reroutes:
     """Close an attempt that never left us and open the next; None where the order has gone on without us."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from tillgate.domain.errors import InvalidRequest, NotAllowed, NotFound, OrderConflict
 from tillgate.domain.payment import StandingOrder
+from tillgate.domain.record import record, replace
 from tillgate.hub.configuring import endpoint_targets
 from tillgate.hub.keys import Key, recall, remembered, stored
 from tillgate.hub.kit import Kit, order_key
@@ -17,7 +17,7 @@ from tillgate.store.ids import new_id
 Render = Callable[[StandingOrder], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StandingIntent:
     """What may be paid again and again under one `order_id`; the limits are of each payment."""
 
@@ -31,14 +31,14 @@ class StandingIntent:
     metadata: str | None = None  # JSON object
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StandingOpened:
     standing: StandingOrder
     replayed: bool = False
     stored: tuple[int, bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenStanding:
     merchant: Merchant
     wanted: StandingOrder
@@ -83,7 +83,7 @@ class OpenStanding:
         return opened
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CloseStanding:
     """Take no further payments; those that are open at the provider may still be settled."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import msgspec
@@ -10,11 +9,12 @@ import msgspec
 from tillgate.domain.dialogue import Hint, Tell
 from tillgate.domain.errors import OutOfOrder
 from tillgate.domain.payment import Attempt, Payment, Refund
+from tillgate.domain.record import record, replace
 from tillgate.hub.handing import Hand, announce
 from tillgate.hub.kit import Kit, order_key, targets
 from tillgate.hub.moves import move, move_refund
 from tillgate.hub.watching import rearm
-from tillgate.spi import Compares, Connector, Inbound, Keeps, Reply
+from tillgate.spi import Compares, Connector, Inbound, Keeps, Reply, can
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest, new_id
@@ -26,7 +26,7 @@ _SECRET_HEADERS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Told:
     """What became of a tell."""
 
@@ -36,7 +36,7 @@ class Told:
     refund: Refund | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tells:
     """Book evidence about one attempt or refund; what cannot be true yet sends us to look."""
 
@@ -154,9 +154,9 @@ class Tells:
         assert payment is not None
         known, order = _details(attempt), self.kit.order(payment, attempt, self.account)
         said = msgspec.json.decode(self.tell.details or "{}")
-        kept = connector.kept(order, said) if isinstance(connector, Keeps) else said
+        kept = connector.kept(order, said) if can(connector, Keeps) else said
         details = {**known, **{k: v for k, v in kept.items() if v is not None or k not in known}}
-        if isinstance(connector, Compares) and (found := dict(connector.differences(order, self.tell))):
+        if can(connector, Compares) and (found := dict(connector.differences(order, self.tell))):
             details["differences"] = found
         if details == known:
             return attempt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from tillgate.domain import dialogue, ledger
@@ -21,6 +20,7 @@ from tillgate.domain.payment import (
     close,
     derived,
 )
+from tillgate.domain.record import record, replace
 from tillgate.hub.keys import Kept, Key, Keyed, Recalls
 from tillgate.hub.kiosk_orders import Wishes, decided, wish_for
 from tillgate.hub.kit import Kit, found_nothing, log, targets
@@ -37,7 +37,7 @@ from tillgate.store.directory import Account, Merchant
 RenderPayment: TypeAlias = Callable[[Payment], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Closes:
     """Close a payment by our own clock or wish, and its live attempt with it."""
 
@@ -89,7 +89,7 @@ class Closes:
         return payment
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lapses:
     """Close a transaction that outlived its provider's time (Payme: 12 hours)."""
 
@@ -114,7 +114,7 @@ class Lapses:
         move(plan, self.merchant, attempt, Closed("expired", dialogue.TIMEOUT))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LooksAgain:
     """What a look that brought no evidence means, and when to look next."""
 
@@ -146,7 +146,7 @@ class LooksAgain:
         plan.conclude("look", attempt.id, self.tries, at)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Withdrawn:
     """An attempt that nobody may pay any more, because its order was paid another way."""
 
@@ -173,7 +173,7 @@ class Withdrawn:
         plan.done("withdraw", attempt.id)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resolves:
     """An operator's word on a payment that is held or unsure, kept with its reason."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
 from typing import Final
 
 from tillgate.domain.payment import LIVE, Attempt, Payment
+from tillgate.domain.record import record, replace
 from tillgate.hub.kit import Kit
 from tillgate.spi import Connector, Hinting, Looks, Schedules
 from tillgate.store.book import Needs, Plan
@@ -49,7 +49,7 @@ def rearm(plan: Plan, connector: Connector, attempt: Attempt) -> None:
         plan.at("look", attempt.id, attempt.merchant_id, at)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Polled:
     """A merchant waits for this attempt: have it looked at now, unless that is to be done anyway."""
 
@@ -90,4 +90,3 @@ class Watching:
         if len(self._looked) > _REMEMBERED:
             self._looked.popitem(last=False)
         await self._kit.journal.submit(Polled(merchant.id, attempt_id))
-        self._kit.kick()

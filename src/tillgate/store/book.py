@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -18,7 +18,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from tillgate.domain.ledger import Posting
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
-from tillgate.domain.record import record
+from tillgate.domain.record import of_row, record, replace
 from tillgate.store import tables
 from tillgate.store.ids import event_id, new_id
 from tillgate.store.statements import Row, columns
@@ -33,7 +33,7 @@ TABLE_OF: Final[dict[type, Table]] = {
     Refund: tables.refunds,
     StandingOrder: tables.standing_orders,
 }
-_FLAGS: Final = frozenset({"late", "asked"})
+_FLAG: Final[dict[type, str]] = {Payment: "late", Attempt: "asked"}
 
 
 _NAMES: Final[dict[type, tuple[str, ...]]] = {kind: columns(table) for kind, table in TABLE_OF.items()}
@@ -56,10 +56,11 @@ _TELL: Final = {kind: _teller(kind) for kind in TABLE_OF}
 
 def record_of(kind: type[RecordT], row: Row) -> RecordT:
     """A row in table order as the record it came from (SQLite keeps a boolean as 0 or 1)."""
-    values = dict(zip(_NAMES[kind], row, strict=True))
-    for flag in _FLAGS & values.keys():
-        values[flag] = bool(values[flag])
-    return kind(**values)
+    made = of_row(kind, row)
+    flag = _FLAG.get(kind)
+    if flag is not None:
+        setattr(made, flag, bool(getattr(made, flag)))
+    return made
 
 
 for _kind, _names in _NAMES.items():
@@ -155,6 +156,11 @@ class Book:
         self.moved: dict[tuple[str, str, str], int] = {}
         self.changes: list[Change] = []
         self.rows: dict[str, tuple[Record, Row]] = {}  # of what was told, ready to be written
+
+    @property
+    def makes_work(self) -> bool:
+        """Whether a worker finds something to do as soon as it is committed."""
+        return bool(self.new_deliveries) or any(row and row[4] <= self.now for row in self.due.values())
 
     def row(self, record: Record) -> Row:
         made = self.rows.get(record.id)

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import ColumnClause, bindparam, literal_column, select, update
 
+from tillgate.domain.record import record
 from tillgate.store import tables as t
 from tillgate.store.database import Tx
 
@@ -64,7 +65,7 @@ _CLAIM_DELIVERIES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Delivery:
     """One event on its way to one URL; `number` counts this try."""
 
@@ -80,7 +81,7 @@ class Delivery:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result:
     delivery: Delivery
     state: str
@@ -94,7 +95,7 @@ class Result:
     tried: bool = True  # something was sent
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Due:
     """Something to do for a subject; `tries` counts this one."""
 

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
@@ -18,6 +17,7 @@ from tillgate.domain.errors import (
     WrongAmount,
 )
 from tillgate.domain.money import Money, MoneyError
+from tillgate.domain.record import record
 from tillgate.providers.click import form
 from tillgate.providers.click.config import Config
 
@@ -49,7 +49,7 @@ _REQUIRED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """A verified Prepare or Complete."""
 

@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from tillgate.domain import errors as e
@@ -29,6 +29,7 @@ from tillgate.domain.dialogue import (
 )
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Attempt, Payment
+from tillgate.domain.record import record
 from tillgate.providers.payme import accounts, links, rpc
 from tillgate.providers.payme.config import Config, checked, networks
 from tillgate.spi import Heard, Inbound, Order, Reply, Show
@@ -41,7 +42,7 @@ MAX_AMOUNT_TIYIN: Final = 10**15
 MAX_ID_CHARS: Final = 64  # Payme's have 24
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """What an answer must know of its request."""
 
