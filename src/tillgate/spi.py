@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from tillgate.domain.dialogue import Ask, Hint, Noise, Record, Tell
 from tillgate.domain.errors import Refusal, TillgateError
@@ -19,7 +19,7 @@ from tillgate.domain.record import record
 # --- the wire -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Inbound:
     """A provider's HTTP request, untouched. Header names are lower case."""
 
@@ -32,7 +32,7 @@ class Inbound:
     received_at: int  # epoch ms
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """Our answer in the provider's dialect."""
 
@@ -42,7 +42,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HttpCall:
     """A request to a provider or a merchant, described but not sent."""
 
@@ -53,7 +53,7 @@ class HttpCall:
     timeout_s: float = 15.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HttpReply:
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -178,6 +178,19 @@ class RefundRules:
 
 
 # --- what a connector can do --------------------------------------------------------------------------------
+
+
+_CAN: Final[dict[tuple[type, type], bool]] = {}
+
+
+def can(connector: Connector, what: type) -> bool:
+    """`isinstance` for the protocols below, remembered by the connector's class: to look up each method costs
+    more than to verify a message. Not for those with data members, which an object may lack."""
+    asked = type(connector), what
+    known = _CAN.get(asked)
+    if known is None:
+        known = _CAN[asked] = isinstance(connector, what)
+    return known
 
 
 @runtime_checkable
@@ -349,7 +362,7 @@ class Vault(Protocol):
 
 
 Connector: TypeAlias = Any
-"""An object with some of the protocols above; which ones is asked with `isinstance`."""
+"""An object with some of the protocols above; which ones is asked with `isinstance`, often with `can`."""
 
 ConfigT = TypeVar("ConfigT")
 

@@ -132,7 +132,7 @@ async def serve(wanted: Wanted) -> None:
             return await handler(who, db).handle_webhook(request)
 
     async with Runtime(Settings(database_url=wanted.body, sandbox=True), migrate=False) as runtime:
-        app.router.routes.extend(inbound.routes(runtime))
+        app.router.routes.extend(inbound.routes(inbound.doors(runtime)))
         listening = socket.socket(fileno=wanted.port_fd)
         config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off")
         await uvicorn.Server(config).serve(sockets=[listening])

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from support.till import Clock, Till, open_till
 from tillgate import registry
 from tillgate.domain.payment import Attempt, Payment, Refund
-from tillgate.http.inbound import routes
+from tillgate.http.inbound import doors, routes
 from tillgate.hub import Intent, Opened
 from tillgate.outgoing import Outgoing
 from tillgate.providers.midtrans.simulator import MidtransSimulator
@@ -182,7 +182,7 @@ async def wallet_shop(
             settings=load({"database_url": database_url, "sandbox": True}),
             token_keys=("a key that signs this test's tokens, long enough",),
         )
-        till.kit.public_url = base = await enter(serve_asgi(Starlette(routes=routes(inbound))))
+        till.kit.public_url = base = await enter(serve_asgi(Starlette(routes=routes(doors(inbound)))))
         made = await till.directory.create_merchant("warung", clock())
         sims: dict[str, Any] = {}
         ids: dict[str, str] = {}

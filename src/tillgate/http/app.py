@@ -35,20 +35,25 @@ _UNTRACED: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 
 
 class Application(FastAPI):
-    """FastAPI, with a front door: an operation without a parameter in its path is found by one look-up and
-    passes none of the shell's layers. It answers every error itself, so it needs none of them."""
+    """FastAPI, with a front door: an operation without a parameter in its path, and a provider's message, is
+    found by one look-up and passes none of the shell's layers. They answer every error themselves, so they
+    need none of them."""
 
     front: dict[tuple[str, str], ASGIApp]
     routed: dict[str, str]  # a spelling of an operation's path → the template it is counted under
-    figures: dict[tuple[str, str], RouteFigures]  # of what no operation answered and counted itself
+    figures: dict[tuple[str, str], RouteFigures]  # of what nothing answered that counts itself
     bounds: list[Bound]
+    doors: list[inbound.Door]
     templates: dict[Any, str]  # endpoint → the path of its route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            bound = self.front.get((scope["method"], scope["path"]))
-            if bound is not None:
-                await bound(scope, receive, send)
+            method, path = scope["method"], scope["path"]
+            if path.startswith("/in/") and path.count("/") == 2:
+                path = inbound.NAMED
+            served = self.front.get((method, path))
+            if served is not None:
+                await served(scope, receive, send)
                 return
             given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
             REQUEST.set(named(given))
@@ -61,7 +66,7 @@ class Application(FastAPI):
         async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 served = scope.get("endpoint")
-                if not isinstance(served, _Methods) or scope["method"] not in served.by_method:
+                if not isinstance(served, _Methods | inbound.Door) or scope["method"] not in served.methods:
                     # Only what we serve is told apart: anybody can ask for other paths and methods.
                     route = self.templates.get(served, "")
                     at = scope["method"] if route and message["status"] != 405 else "", route
@@ -73,7 +78,8 @@ class Application(FastAPI):
         return count
 
     def routes_figures(self) -> list[RouteFigures]:
-        return [*(one.figures for one in self.bounds), *self.figures.values()]
+        heard = [figures for door in self.doors for figures in door.figures.values()]
+        return [*(one.figures for one in self.bounds), *heard, *self.figures.values()]
 
 
 def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True) -> Application:
@@ -98,7 +104,7 @@ def create_app(settings: Settings, *, worker: bool = True, migrate: bool = True)
         # Ours are in `metrics` and `tracing`; its own would tell what exceptions say.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.front, app.routed, app.figures, app.bounds, app.templates = {}, {}, {}, [], {}
+    app.front, app.routed, app.figures, app.bounds, app.doors, app.templates = {}, {}, {}, [], [], {}
     app.router.redirect_slashes = False
     app.state.runtime = runtime
     answer = _answering(merchant.DocumentDialect(legacy_error_code_200=settings.legacy_error_code_200))
@@ -142,7 +148,12 @@ def mount(app: Application, runtime: Runtime, scrape: Scrape) -> None:
         app.routed[path] = next(iter(found.values())).figures.route
         if "{" not in path:
             app.front |= {(method, path): bound for method, bound in found.items()}
-    routes[:0] = inbound.routes(runtime)  # first: providers' messages are many, and are found by trying each
+    doors = inbound.doors(runtime)
+    app.doors = list(doors.values())
+    for path, door in doors.items():
+        app.routed[path] = path
+        app.front |= {(method, path): door for method in door.methods}
+    routes += inbound.routes(doors)
     routes += checkout.routes(runtime)
     if settings.sandbox:
         routes += sandbox.routes(runtime)
@@ -180,12 +191,12 @@ class _Methods:
     """The operations of one path; an ASGI application, so that a request passes no needless layer."""
 
     def __init__(self, by_method: dict[str, Bound]) -> None:
-        self.by_method = by_method
+        self.methods = by_method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app: ASGIApp | None = self.by_method.get(scope["method"])
+        app: ASGIApp | None = self.methods.get(scope["method"])
         if app is None:
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.by_method))})
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.methods))})
         await app(scope, receive, send)
 
 

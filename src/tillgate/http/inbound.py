@@ -3,43 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+import structlog
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from tillgate.domain.errors import Misconfigured, NotFound, Unauthorized, Unavailable
-from tillgate.http.operation import peer
+from tillgate.http.operation import named, peer
 from tillgate.http.tokens import Tokens
+from tillgate.logs import REQUEST
+from tillgate.metrics import RouteFigures
 from tillgate.runtime import Runtime
-from tillgate.spi import Hears, Inbound, Provider, Reply
+from tillgate.spi import Hears, Inbound, Provider, Reply, can
 from tillgate.store.directory import Account, Merchant
 
+log = structlog.get_logger("tillgate.http")
+
 LIMIT_BYTES: Final = 1024 * 1024
-
-
 METHODS: Final = ["GET", "POST", "PUT"]
 ALL_METHODS: Final = [*METHODS, "PATCH", "DELETE"]
-Found: TypeAlias = Callable[[Request], Awaitable[tuple[Merchant, Account]]]
+NAMED: Final = "/in/{account_id}"
+_NOT_FOUND: Final = Reply(404, b'{"error":"not_found"}')
+_TOO_LARGE: Final = Reply(413, b'{"error":"payload_too_large"}')
+_NOT_NOW: Final = Reply(503, b'{"error":"service_unavailable"}', headers={"retry-after": "5"})
+Found: TypeAlias = Callable[[Scope], Awaitable[tuple[Merchant, Account]]]
 
 
-def routes(runtime: Runtime) -> list[BaseRoute]:
-    """`/in/{account_id}`, and each provider's documented paths for its default account."""
-    directory = runtime.directory
+class Door:
+    """Where providers' messages come in: an ASGI application that needs no layer around it. It answers
+    whatever fails and counts itself."""
 
-    async def named(request: Request) -> tuple[Merchant, Account]:
-        return await directory.account(request.path_params["account_id"][:80])
+    def __init__(self, runtime: Runtime, path: str, found: Found, *, owns: bool = False) -> None:
+        """`owns`: what is below the path is the dialect's, too."""
+        self._runtime, self._path, self._found = runtime, path, found
+        self.owns = owns
+        # At a documented path every method is the dialect's to refuse.
+        self.methods = METHODS if path == NAMED else ALL_METHODS
+        self.figures: dict[str, RouteFigures] = {}  # by method
 
-    made: list[BaseRoute] = [Route("/in/{account_id}", _heard(runtime, named), methods=METHODS)]
-    tokens = Tokens(runtime.token_keys, runtime.settings.token_ttl_s, runtime.kit.clock)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun, method = perf_counter(), scope["method"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        REQUEST.set(named(headers.get("x-request-id", "").encode("latin-1")))
+        try:
+            merchant, account = await self._found(scope)
+            reply = await self._reply(merchant, account, scope, receive, headers)
+        except NotFound:
+            reply = _NOT_FOUND
+        except Exception as error:
+            if not isinstance(error, Unavailable):
+                log.error("a message could not be taken", path=self._path, exc_info=True)
+            reply = _NOT_NOW
+        raw = [
+            (b"content-length", b"%d" % len(reply.body)),
+            (b"content-type", reply.content_type.encode("latin-1")),
+        ]
+        for name, value in reply.headers.items():
+            raw.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+        await send({"type": "http.response.body", "body": reply.body})
+        if method not in self.figures:
+            self.figures[method] = RouteFigures(method, self._path)
+        self.figures[method].answered(reply.status, perf_counter() - begun)
+
+    async def _reply(
+        self, merchant: Merchant, account: Account, scope: Scope, receive: Receive, headers: dict[str, str]
+    ) -> Reply:
+        kit = self._runtime.kit
+        connector = kit.connector(account)
+        if not can(connector, Hears):
+            return _NOT_FOUND
+        # A dialect with a word for "too large" says it itself.
+        body = await read(receive, cut=hasattr(connector, "max_body"))
+        if body is None:
+            return _TOO_LARGE
+        call = inbound(scope, headers, body, kit.clock())
+        return await self._runtime.hub.receive(merchant, account, call)
+
+
+class ServingDoor(Door):
+    """Where a payment is asked for, by a token of the merchant's or as its account says."""
+
+    async def _reply(
+        self, merchant: Merchant, account: Account, scope: Scope, receive: Receive, headers: dict[str, str]
+    ) -> Reply:
+        runtime = self._runtime
+        body = await read(receive)
+        if body is None:
+            return _TOO_LARGE
+        tokens = Tokens(runtime.token_keys, runtime.settings.token_ttl_s, runtime.kit.clock)
+        call = inbound(scope, headers, body, runtime.kit.clock())
+        trusted = _own_token(call, merchant, tokens)
+        return await runtime.hub.serve(merchant, account, call, trusted=trusted)
+
+
+def doors(runtime: Runtime) -> dict[str, Door]:
+    """Path → door: `/in/{account_id}`, and each provider's documented paths for its default account."""
+
+    async def by_name(scope: Scope) -> tuple[Merchant, Account]:
+        return await runtime.directory.account(scope["path"].rpartition("/")[2][:80])
+
+    made = {NAMED: Door(runtime, NAMED, by_name)}
     for path, provider in documented(runtime.providers).items():
-        found = _default(runtime, provider.name)
-        door = _served(runtime, found, tokens) if path in provider.serves else _heard(runtime, found)
-        # Every method, and what is below a path of its own, is the dialect's to refuse.
-        below = [f"{path}/{{rest:path}}"] if path in provider.owns else []
-        made += [Route(spelling, door, methods=ALL_METHODS) for spelling in (path, f"{path}/")]
-        made += [Route(spelling, door, methods=ALL_METHODS) for spelling in below]
+        kind = ServingDoor if path in provider.serves else Door
+        made[path] = kind(runtime, path, _default(runtime, provider.name), owns=path in provider.owns)
+    return made
+
+
+def routes(doors: Mapping[str, Door]) -> list[BaseRoute]:
+    """The doors at all their spellings."""
+    made: list[BaseRoute] = []
+    for path, door in doors.items():
+        also = [] if path == NAMED else [f"{path}/"]
+        if door.owns:
+            also.append(f"{path}/{{rest:path}}")
+        made += [Route(spelling, door, methods=door.methods) for spelling in (path, *also)]
     return made
 
 
@@ -75,57 +155,15 @@ def described(providers: Mapping[str, Provider[Any]]) -> dict[str, Any]:
 
 
 def _default(runtime: Runtime, provider: str) -> Found:
-    async def found(_request: Request) -> tuple[Merchant, Account]:
+    async def found(_scope: Scope) -> tuple[Merchant, Account]:
         return await runtime.directory.default_account(provider)
 
     return found
 
 
-def _heard(runtime: Runtime, found: Found) -> Callable[[Request], Awaitable[Response]]:
-    async def heard(request: Request) -> Response:
-        try:
-            merchant, account = await found(request)
-        except NotFound:
-            return Response(b'{"error":"not_found"}', 404, media_type="application/json")
-        except Unavailable:
-            return Response(b'{"error":"service_unavailable"}', 503, {"retry-after": "5"}, "application/json")
-        connector = runtime.kit.connector(account)
-        if not isinstance(connector, Hears):
-            return Response(b'{"error":"not_found"}', 404, media_type="application/json")
-        # A dialect with a word for "too large" says it itself.
-        body = await read(request, cut=hasattr(connector, "max_body"))
-        if body is None:
-            return Response(b'{"error":"payload_too_large"}', 413, media_type="application/json")
-        reply = await runtime.hub.receive(merchant, account, inbound(request, body, runtime.kit.clock()))
-        return response(reply)
-
-    return heard
-
-
-def _served(runtime: Runtime, found: Found, tokens: Tokens) -> Callable[[Request], Awaitable[Response]]:
-    """Where a payment is asked for, by a token of the merchant's or as its account says."""
-
-    async def served(request: Request) -> Response:
-        try:
-            merchant, account = await found(request)
-        except NotFound:
-            return Response(b'{"error":"not_found"}', 404, media_type="application/json")
-        except Unavailable:
-            return Response(b'{"error":"service_unavailable"}', 503, {"retry-after": "5"}, "application/json")
-        body = await read(request)
-        if body is None:
-            return Response(b'{"error":"payload_too_large"}', 413, media_type="application/json")
-        now = runtime.kit.clock()
-        trusted = _own_token(request, merchant, tokens, now)
-        reply = await runtime.hub.serve(merchant, account, inbound(request, body, now), trusted=trusted)
-        return response(reply)
-
-    return served
-
-
-def _own_token(request: Request, merchant: Merchant, tokens: Tokens, now: int) -> bool:
+def _own_token(call: Inbound, merchant: Merchant, tokens: Tokens) -> bool:
     """Whether it bears an access token of this merchant's."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = call.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return False
     try:
@@ -133,28 +171,23 @@ def _own_token(request: Request, merchant: Merchant, tokens: Tokens, now: int) -
     except Unauthorized:
         return False
     ends = merchant.credentials.get(claims.credential_id, 0)
-    return claims.merchant_id == merchant.id and (ends is None or now < ends)
+    return claims.merchant_id == merchant.id and (ends is None or call.received_at < ends)
 
 
-async def read(request: Request, *, cut: bool = False) -> bytes | None:
+async def read(receive: Receive, *, cut: bool = False) -> bytes | None:
     """The whole body; None if it is larger than any provider's, or one byte more than that, if `cut`."""
-    body = bytearray()
-    try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > LIMIT_BYTES:
-                return bytes(body[: LIMIT_BYTES + 1]) if cut else None
-    except ClientDisconnect:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body") and len(body) <= LIMIT_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+    if message["type"] == "http.disconnect":
         return None
+    if len(body) > LIMIT_BYTES:
+        return bytes(body[: LIMIT_BYTES + 1]) if cut else None
     return bytes(body)
 
 
-def inbound(request: Request, body: bytes, now: int) -> Inbound:
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    return Inbound(
-        request.method, request.url.path, request.url.query, headers, body, peer(request.scope), now
-    )
-
-
-def response(reply: Reply) -> Response:
-    return Response(reply.body, reply.status, dict(reply.headers), reply.content_type)
+def inbound(scope: Scope, headers: Mapping[str, str], body: bytes, now: int) -> Inbound:
+    query = scope["query_string"].decode("latin-1")
+    return Inbound(scope["method"], scope["path"], query, headers, body, peer(scope), now)

@@ -46,7 +46,7 @@ async def hub(database_url: str, open_app: Callable[..., Any]) -> AsyncIterator[
             await runtime.hub.open(merchant, Intent(reference, PRICE, "UZS", "click"))
             return Payable(reference, PRICE)
 
-        async with open_app(Starlette(routes=inbound.routes(runtime))) as base:
+        async with open_app(Starlette(routes=inbound.routes(inbound.doors(runtime)))) as base:
             yield SimpleNamespace(
                 runtime=runtime, merchant=merchant, order=order, url=f"{base}/in/{account}", account=account
             )

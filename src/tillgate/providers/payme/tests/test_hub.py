@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from tillgate import conform
 from tillgate.conform import Payable
 from tillgate.domain.errors import InvalidRequest
-from tillgate.http.inbound import routes
+from tillgate.http.inbound import doors, routes
 from tillgate.hub import Intent
 from tillgate.hub.standing import StandingIntent
 from tillgate.providers.payme.conformance import CHECKS, CONFORMANCE, target
@@ -53,7 +53,7 @@ async def shop_on(database_url: str, **config: Any) -> AsyncIterator[Shop]:
         settings = {"merchant_id": MERCHANT, "key": KEY} | config
         account_id = await runtime.directory.create_account(made.merchant_id, "payme", "till", settings, now)
         merchant, account = await runtime.directory.account(account_id)
-        async with serve(Starlette(routes=routes(runtime))) as base:
+        async with serve(Starlette(routes=routes(doors(runtime)))) as base:
             yield Shop(runtime, merchant, account, f"{base}/in/{account_id}")
 
 
