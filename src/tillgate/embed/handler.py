@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from tillgate.domain.dialogue import Ask, Record, Reserve
+from tillgate.domain.dialogue import Ask, Check, Look, Record, Reserve, Statement
 from tillgate.domain.errors import Misconfigured, Refusal, WrongAmount
 from tillgate.embed.accounts import Glance
 from tillgate.embed.models import PaymentTransaction, to_tiyin
@@ -121,7 +121,8 @@ class EmbeddedHandler:
     async def rule(self, ask: Ask, params: dict[str, Any]) -> Ruling:
         """Rule on one ask in one transaction. A refusal is returned; a fault is raised and undoes all."""
         try:
-            return await in_session(self.db, lambda session: Desk(self, session, params).rule(ask))
+            reads = isinstance(ask, Check | Look | Statement)
+            return await in_session(self.db, lambda s: Desk(self, s, params).rule(ask), reads=reads)
         except Refusal as refused_by_hook:
             return Ruling(refused_by_hook)
 

@@ -56,24 +56,34 @@ def unwrapped(db: Any) -> Any:
     return db() if isinstance(db, scoped_session) else db
 
 
-async def in_session(db: Db, work: Callable[[Session], T]) -> T:
-    """Run `work` and commit, or roll back and raise. A lost race with another process is run again."""
+async def in_session(db: Db, work: Callable[[Session], T], *, reads: bool = False) -> T:
+    """Run `work` and commit, or roll back and raise. A lost race with another process is run again.
+
+    `reads`: it seldom changes anything, so that its commit is not worth telling others before it."""
     if isinstance(db, AsyncSession):
-        return await db.run_sync(lambda session: _transact(session, work, _async_pause))
+        return await db.run_sync(lambda session: _transact(session, work, _async_pause, _nobody))
     engine = engine_of(db)
     if isinstance(engine.pool, StaticPool | SingletonThreadPool):
         # One connection for everybody, or one per thread: an in-memory database, which stays on this thread.
-        return _transact(db, work, lambda _: None)
-    return await _threads_of(engine).run(_transact, db, work, time.sleep)
+        return _transact(db, work, lambda _: None, _nobody)
+    threads = _threads_of(engine)
+    return await threads.run(_transact, db, work, time.sleep, _nobody if reads else threads.tell)
 
 
-def _transact(session: Session, work: Callable[[Session], T], pause: Callable[[float], None]) -> T:
+def _transact(
+    session: Session,
+    work: Callable[[Session], T],
+    pause: Callable[[float], None],
+    tell: Callable[[], None],
+) -> T:
+    """`tell` is called before the disk is waited for."""
     # What the host did before us in its transaction must not be thrown away to try again.
     alone = not (session.in_transaction() or session.new or session.dirty or session.deleted)
     for attempt in range(TRIES):
         try:
             _adopt(session, alone)
             outcome = work(session)
+            tell()
             session.commit()
             return outcome
         except DBAPIError as error:
@@ -123,6 +133,10 @@ def _transient(error: DBAPIError) -> bool:
         or "already exists" in text  # another process made the same table or index
         or "duplicate column" in text
     )
+
+
+def _nobody() -> None:
+    """Nobody waits for what this thread did before."""
 
 
 def _async_pause(seconds: float) -> None:
