@@ -164,12 +164,13 @@ class Journal:
             async with self._database.begin() as tx:
                 outcomes = await self._decide(tx, book, items)
                 await _store(tx, book)
+                work = book.makes_work  # asked in here: what cannot be compared must not be kept
         except InDoubt:
             if not await self._happened(book):
                 raise Unavailable from None
             log.warning("a commit whose answer was lost had happened", size=len(items))
         self.figures.committed(len(items), perf_counter() - begun, book.new_events, book.records)
-        if book.makes_work:
+        if work:
             self.kick()
         return outcomes
 
