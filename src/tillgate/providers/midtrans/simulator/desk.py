@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from tillgate.providers.midtrans.simulator.qris import qris
+from tillgate.simulation import SimulatorError, qris
 
 MERCHANT_ID = "G141532850"
 WIB = timezone(timedelta(hours=7))
@@ -32,12 +32,12 @@ REPORT = (
 """The columns of the report, in their order."""
 
 
-class MidtransError(Exception):
+class MidtransError(SimulatorError):
     """`code` is the body's; HTTP says the same, or 200 where the manual shows it so."""
 
     def __init__(self, code: int, message: str, status: int | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.status = code, message, status or code
+        self.code, self.status = code, status or code
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Desk:
         if kind == "qris":
             made.acquirer = str((asked.get("qris") or {}).get("acquirer", "gopay"))
         if kind in ("qris", "gopay"):
-            made.qr = qris(made.id, amount)
+            made.qr = qris("MIDTRANS", made.id, amount)
         if kind == "shopeepay" and not (asked.get("shopeepay") or {}).get("callback_url"):
             raise MidtransError(400, "shopeepay.callback_url is required")
         if kind == "ovo":

@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
-
-import aiohttp
+from typing import Any
 
 from tillgate.providers.midtrans.simulator.desk import PHONES, Desk, Refund, Transaction
-
-ACTIONS = ("pay", "fail", "expire", "pay-late")
+from tillgate.simulation import Gateway
 
 FAULTS = {
     "none": "as it should be",
@@ -52,7 +47,7 @@ KEPT_S = 300
 _RETRIES = {500: 1, 503: 4, 400: 2, 404: 2}
 
 
-class MidtransSimulator:
+class MidtransSimulator(Gateway):
     """An async context manager. `webhook_url` is the dashboard's; a request's own headers override it."""
 
     def __init__(
@@ -66,36 +61,12 @@ class MidtransSimulator:
         late_s: float = 2.0,
         retry_s: float = 60.0,
     ) -> None:
-        self.server_key, self.webhook_url = server_key, webhook_url
-        self.base_url = ""
+        super().__init__(webhook_url, late_s)
+        self.server_key = server_key
         self.desk = Desk(clock, lambda name: f"{self.base_url}/pay/{name}")
-        self.clock, self.refund_s, self.slow_s, self.late_s = clock, refund_s, slow_s, late_s
-        self.retry_s = retry_s
-        self.down = False  # nothing answers
+        self.clock, self.refund_s, self.slow_s, self.retry_s = clock, refund_s, slow_s, retry_s
         self.kept: dict[str, tuple[float, int, dict[str, Any]]] = {}  # by Idempotency-Key
         self.running: set[str] = set()  # keys that are being worked on
-        self.faults: dict[str, deque[str]] = defaultdict(deque)
-        self.calls: dict[str, int] = defaultdict(int)
-        self.answers: list[int] = []  # what the merchant answered to notifications
-        self._later: set[asyncio.Task[None]] = set()
-        self._http: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._later:
-            task.cancel()
-        await asyncio.gather(*self._later, return_exceptions=True)
-        if self._http is not None:
-            await self._http.close()
-
-    def fail(self, call: str, *faults: str) -> None:
-        """Play these at the next calls of this kind."""
-        self.faults[call].extend(faults)
 
     # --- the payer ---
 
@@ -108,7 +79,7 @@ class MidtransSimulator:
         elif action == "pay-late":
             looked = self.calls["status"]
             await self._tell(self.desk.close(name, "expire"))
-            await self._until_looked(looked)
+            await self.looked("status", looked)
             await self._tell(self.desk.pay(name, issuer, late=True), fault)
         else:
             await self.pay(name, issuer, fault)
@@ -120,14 +91,16 @@ class MidtransSimulator:
         found = self.desk.find(name)
         before = self.signed(found)
         if fault == "forged":
-            await self.post(found, {**before, "transaction_status": "settlement", "signature_key": "0" * 128})
+            await self.notify(
+                found, {**before, "transaction_status": "settlement", "signature_key": "0" * 128}
+            )
         if fault == "edited":  # the status is not signed
-            await self.post(found, {**before, "transaction_status": "settlement"})
+            await self.notify(found, {**before, "transaction_status": "settlement"})
         amount = found.amount - 1 if fault == "wrong_amount" else None
         found = self.desk.pay(name, issuer, late=late, amount=amount)
         await self._tell(found, fault)
         if fault == "out_of_order":
-            await self.post(found, before)
+            await self.notify(found, before)
         return found
 
     async def pushed(self, one: Transaction) -> None:
@@ -149,19 +122,12 @@ class MidtransSimulator:
         first = self.signed(one)
 
         async def confirm() -> None:
-            await self.post(one, first)
+            await self.notify(one, first)
             await asyncio.sleep(self.refund_s)
             refund.confirmed_at = self.clock()
-            await self.post(one, self.signed(one))
+            await self.notify(one, self.signed(one))
 
-        self._after(confirm())
-
-    async def _until_looked(self, looked: int) -> None:
-        """Late means that the merchant has seen the end: wait a while for its look."""
-        for _ in range(60):
-            if self.calls["status"] > looked:
-                return
-            await asyncio.sleep(0.05)
+        self.after(confirm())
 
     # --- notifications ---
 
@@ -173,46 +139,19 @@ class MidtransSimulator:
 
     async def _tell(self, one: Transaction, fault: str = "none") -> None:
         notice = self.signed(one)
-        if fault == "lost":
-            return
-        if fault == "late":
+        await self.told(lambda: self.notify(one, notice), fault)
 
-            async def later() -> None:
-                await asyncio.sleep(self.late_s)
-                await self.post(one, notice)
-
-            self._after(later())
-            return
-        for _ in range(2 if fault == "twice" else 1):
-            await self.post(one, notice)
-
-    async def post(self, one: Transaction, notice: dict[str, Any]) -> None:
+    async def notify(self, one: Transaction, notice: dict[str, Any]) -> None:
         """To every address, with the repeats of Midtrans' table at a minute's distance."""
         for url in one.notify or [self.webhook_url]:
             if not url:
                 continue
-            status = await self._post(url, notice)
+            status = await self.post(url, notice)
             if not 200 <= status < 300:
-                self._after(self._again(url, notice, _RETRIES.get(status, 5)))
+                self.after(self._again(url, notice, _RETRIES.get(status, 5)))
 
     async def _again(self, url: str, notice: dict[str, Any], times: int) -> None:
         for _ in range(times):
             await asyncio.sleep(self.retry_s)
-            if 200 <= await self._post(url, notice) < 300:
+            if 200 <= await self.post(url, notice) < 300:
                 return
-
-    async def _post(self, url: str, notice: dict[str, Any]) -> int:
-        """0: nobody answered."""
-        assert self._http is not None
-        try:
-            async with self._http.post(url, json=notice, allow_redirects=False) as reply:
-                status = reply.status
-        except (aiohttp.ClientError, TimeoutError):
-            status = 0
-        self.answers.append(status)
-        return status
-
-    def _after(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)

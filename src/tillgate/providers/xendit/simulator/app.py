@@ -14,28 +14,12 @@ import segno
 from aiohttp import web
 
 from tillgate.providers.xendit.simulator.desk import Request, XenditError, invalid, shown_refund
-from tillgate.providers.xendit.simulator.player import ACTIONS, FAULTS, XenditSimulator
+from tillgate.providers.xendit.simulator.player import FAULTS, XenditSimulator
+from tillgate.simulation import ACTIONS, Dropped, View, WalletPages, dropped, spoilt
 
 API_VERSION = "2024-11-11"
 MAX_BODY_BYTES = 64 * 1024
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'"
-    ),
-    "Cache-Control": "no-store",
-}
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:2rem auto;padding:0 1rem;color:#1b2340}
-h1{font-size:1.2rem} .sum{font-size:2rem;font-weight:600;margin:.2rem 0} img{width:100%;max-width:16rem}
-button{font:inherit;padding:.6rem 1rem;border:0;border-radius:.5rem;background:#2b54d6;color:#fff}
-button{margin:.2rem 0;width:100%} button.no{background:#5f6885} .bad{color:#a3262a}
-select{font:inherit;width:100%;padding:.4rem;margin:.3rem 0 .8rem}
-"""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Dropped(Exception):
-    """No answer leaves."""
 
 
 def create_app(xendit: XenditSimulator) -> web.Application:
@@ -44,7 +28,7 @@ def create_app(xendit: XenditSimulator) -> web.Application:
     def api(call: str, work: Callable[[web.Request], Awaitable[tuple[int, Any]]]) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             if xendit.down:
-                return _drop(request)
+                return dropped(request)
             xendit.calls[call] += 1
             fault = xendit.faults[call].popleft() if xendit.faults[call] else "none"
             try:
@@ -53,7 +37,7 @@ def create_app(xendit: XenditSimulator) -> web.Application:
             except XenditError as error:
                 return _json(error.status, {"error_code": error.code, "message": error.message})
             except (Dropped, ConnectionResetError):
-                return _drop(request)
+                return dropped(request)
 
         return handle
 
@@ -143,7 +127,7 @@ def create_app(xendit: XenditSimulator) -> web.Application:
     app.router.add_get("/refunds/{name}", api("get_refund", get_refund))
     app.router.add_get("/transactions", api("transactions", transactions))
     app.router.add_post("/_simulator/{name}/{action}", api("act", act))
-    _pages(app, xendit)
+    _pages(xendit).mount(app)
     return app
 
 
@@ -169,22 +153,11 @@ async def _faulty(
         raise XenditError(400, "INSUFFICIENT_BALANCE", "the balance does not suffice")
     _authorised(xendit, request)
     status, found = await work(request)
-    if fault == "lost":
-        raise Dropped
     if fault == "webhook_first":
         await xendit.pay(found["payment_request_id"])
         await asyncio.sleep(0.3)
-    if fault == "html":
-        return web.Response(body=b"<!doctype html><h1>Bad gateway</h1>", content_type="text/html")
-    if fault == "empty":
-        return web.Response(body=b"")
-    if fault == "huge":
-        return web.Response(
-            body=b'{"padding":"' + b"x" * (5 * 1024 * 1024) + b'"}', content_type="application/json"
-        )
-    if fault == "types":
-        found = {name: [value] for name, value in found.items()}
-    return _json(status, found)
+    said = spoilt(found, fault)
+    return said if isinstance(said, web.Response) else _json(status, said)
 
 
 def _authorised(xendit: XenditSimulator, request: web.Request) -> None:
@@ -210,84 +183,28 @@ def _json(status: int, found: Any, headers: dict[str, str] | None = None) -> web
     return web.json_response(found, status=status, headers=headers)
 
 
-def _drop(request: web.Request) -> web.StreamResponse:
-    """The connection breaks without an answer."""
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()
-
-
 # --- pages --------------------------------------------------------------------------------------------------
 
 
-def _pages(app: web.Application, xendit: XenditSimulator) -> None:
-    async def index(request: web.Request) -> web.Response:
-        rows = "".join(
-            f'<li><a href="/pay/{one.id}">{html.escape(one.reference_id)}</a> Rp{one.amount:,} {one.status}'
-            for one in list(xendit.desk.requests.values())[-50:]
-        )
-        scan = (
-            '<form method="post" action="/scan"><label>Scan a code <input name="qr_string" required></label>'
-            "<button>Open</button></form>"
-        )
-        return _page("Xendit simulator", f"{scan}<ul>{rows or '<li>Nothing yet</li>'}</ul>")
-
-    async def scan(request: web.Request) -> web.StreamResponse:
-        found = xendit.desk.by_qr(str((await request.post()).get("qr_string", "")).strip())
-        if found is None:
-            return _page("Not one of mine", '<p class="bad">No payment request has this code.</p>', 404)
-        raise web.HTTPSeeOther(f"/pay/{found.id}")
-
-    async def pay(request: web.Request) -> web.Response:
-        try:
-            one = xendit.desk.request(request.match_info["name"])
-        except XenditError as error:
-            return _page("Not found", f'<p class="bad">{html.escape(error.message)}</p>', 404)
-        return _page("Your wallet", _wallet(one))
-
-    async def pressed(request: web.Request) -> web.StreamResponse:
-        name, form = request.match_info["name"], await request.post()
-        action, fault = str(form.get("action")), str(form.get("fault", "none"))
-        issuer = str(form.get("issuer", ""))[:40]
-        if action not in ACTIONS or fault not in FAULTS:
-            return _page("That cannot be", '<p class="bad">No such action.</p>', 400)
-        try:
-            await xendit.act(name, action, fault, issuer)
-        except XenditError as error:
-            return _page("That cannot be", f'<p class="bad">{html.escape(error.message)}</p>', 409)
-        raise web.HTTPSeeOther(f"/pay/{name}")
-
-    app.router.add_get("/", index)
-    app.router.add_post("/scan", scan)
-    app.router.add_get("/pay/{name}", pay)
-    app.router.add_post("/pay/{name}", pressed)
+def _pages(xendit: XenditSimulator) -> WalletPages:
+    desk = xendit.desk
+    return WalletPages(
+        "Xendit simulator",
+        "#2b54d6",
+        ("GOPAY", "OVO", "DANA", "SHOPEEPAY", "BCA"),
+        FAULTS,
+        views=lambda: map(_view, desk.requests.values()),
+        find=lambda name: _view(desk.request(name)),
+        by_qr=lambda text: _view(found) if (found := desk.by_qr(text)) else None,
+        act=xendit.act,
+    )
 
 
-def _wallet(one: Request) -> str:
+def _view(one: Request) -> View:
     picture = ""
     if one.actions and one.actions[0]["descriptor"] == "QR_STRING":
         uri = segno.make(one.actions[0]["value"], micro=False, error="m").svg_data_uri(scale=4)
         picture = f'<img alt="QRIS" src="{html.escape(uri, quote=True)}">'
-    wallets = "".join(f"<option>{name}</option>" for name in ("GOPAY", "OVO", "DANA", "SHOPEEPAY", "BCA"))
-    faults = "".join(f'<option value="{name}">{name}: {text}</option>' for name, text in FAULTS.items())
-    buttons = "".join(
-        f'<button name="action" value="{action}"{no}>{text}</button>'
-        for action, text, no in (
-            ("pay", "Pay", ""),
-            ("fail", "Decline", ' class="no"'),
-            ("expire", "Let it expire", ' class="no"'),
-        )
-    )
-    return (
-        f'<p class="sum">Rp{one.amount:,}</p><p>{html.escape(one.channel)}, {one.status}, '
-        f"{sum(paid.amount for paid in one.payments):,} paid</p>{picture}"
-        f'<form method="post"><label>Pay with <select name="issuer">{wallets}</select></label>'
-        f'<label>How it goes <select name="fault">{faults}</select></label>{buttons}</form>'
-        "<p>A simulation: no money moves.</p>"
-    )
-
-
-def _page(title: str, content: str, status: int = 200) -> web.Response:
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    text = f"<!doctype html><html lang=en>{head}<style>{STYLE}</style><h1>{title}</h1>{content}</html>"
-    return web.Response(text=text, content_type="text/html", status=status, headers=HEADERS)
+    paid = sum(paid.amount for paid in one.payments)
+    about = f"{html.escape(one.channel)}, {one.status}, {paid:,} paid"
+    return View(one.id, one.reference_id, one.amount, one.status, about, picture)

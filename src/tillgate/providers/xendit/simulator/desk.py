@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tillgate.providers.xendit.simulator.qris import qris
+from tillgate.simulation import SimulatorError, qris
 
 # channel: least and most rupiah, seconds until it expires, days in which it can be refunded (0: never)
 CHANNELS = {
@@ -31,10 +31,10 @@ MAGIC = {
 """Amounts that fail in test mode on the e-wallet rails."""
 
 
-class XenditError(Exception):
+class XenditError(SimulatorError):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code = status, code
 
 
 @dataclass
@@ -123,7 +123,13 @@ class Desk:
 
     def _actions(self, channel: str, name: str, amount: int) -> list[dict[str, str]]:
         if channel == "QRIS":
-            return [{"type": "PRESENT_TO_CUSTOMER", "descriptor": "QR_STRING", "value": qris(name, amount)}]
+            return [
+                {
+                    "type": "PRESENT_TO_CUSTOMER",
+                    "descriptor": "QR_STRING",
+                    "value": qris("XENDIT", name, amount),
+                }
+            ]
         if channel == "OVO":
             return []
         return [{"type": "REDIRECT_CUSTOMER", "descriptor": "WEB_URL", "value": self._page_url(name)}]

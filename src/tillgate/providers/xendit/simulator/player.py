@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
-
-import aiohttp
+from typing import Any
 
 from tillgate.providers.xendit.simulator.desk import Desk, Paid, Refund, Request, shown_refund, stamp
-
-ACTIONS = ("pay", "fail", "expire", "pay-late")
+from tillgate.simulation import Gateway
 
 FAULTS = {
     "none": "as it should be",
@@ -48,7 +43,7 @@ LATE_S = 2.0
 RETRIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
-class XenditSimulator:
+class XenditSimulator(Gateway):
     """An async context manager. `webhook_url` is what the dashboard holds; it may be set later."""
 
     def __init__(
@@ -62,34 +57,11 @@ class XenditSimulator:
         slow_s: float = 2.0,
         late_s: float = LATE_S,
     ) -> None:
-        self.secret_key, self.callback_token, self.webhook_url = secret_key, callback_token, webhook_url
-        self.base_url = ""
+        super().__init__(webhook_url, late_s)
+        self.secret_key, self.callback_token = secret_key, callback_token
         self.desk = Desk(clock, lambda name: f"{self.base_url}/pay/{name}")
-        self.clock, self.refund_s, self.slow_s, self.late_s = clock, refund_s, slow_s, late_s
+        self.clock, self.refund_s, self.slow_s = clock, refund_s, slow_s
         self.refund_failure: str | None = None
-        self.down = False  # nothing answers
-        self.faults: dict[str, deque[str]] = defaultdict(deque)
-        self.calls: dict[str, int] = defaultdict(int)
-        self.answers: list[int] = []  # what the merchant answered to webhooks
-        self._later: set[asyncio.Task[None]] = set()
-        self._http: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._later:
-            task.cancel()
-        await asyncio.gather(*self._later, return_exceptions=True)
-        if self._http is not None:
-            await self._http.close()
-
-    def fail(self, call: str, *faults: str) -> None:
-        """Play these at the next calls of this kind."""
-        self.faults[call].extend(faults)
 
     # --- the payer ---
 
@@ -99,7 +71,8 @@ class XenditSimulator:
             self.desk.expire(name)
             looked = self.calls["get"]
             await self._expired(self.desk.request(name))
-            await self._until_looked(looked)
+            if self.webhook_url:
+                await self.looked("get", looked)
         if action in ("pay", "pay-late"):
             await self.pay(name, fault=fault, issuer=issuer)
         elif action == "fail":
@@ -148,30 +121,12 @@ class XenditSimulator:
             nested = {"event": event, "data": shown_refund(refund)}  # twice, as the published example has it
             await self.send(event, nested, self.callback_token)
 
-        self._after(end())
-
-    async def _until_looked(self, looked: int) -> None:
-        """Late means that the merchant has seen the end: wait a while for its look."""
-        for _ in range(60 if self.webhook_url else 0):
-            if self.calls["get"] > looked:
-                return
-            await asyncio.sleep(0.05)
+        self.after(end())
 
     # --- webhooks ---
 
     async def _tell(self, event: str, data: dict[str, Any], fault: str) -> None:
-        if fault == "lost":
-            return
-        if fault == "late":
-
-            async def later() -> None:
-                await asyncio.sleep(self.late_s)
-                await self.send(event, data, self.callback_token)
-
-            self._after(later())
-            return
-        for _ in range(2 if fault == "twice" else 1):
-            await self.send(event, data, self.callback_token)
+        await self.told(lambda: self.send(event, data, self.callback_token), fault)
 
     async def send(self, event: str, data: dict[str, Any], token: str) -> int:
         """One webhook; what is not taken is repeated up to six times, ever later."""
@@ -190,26 +145,11 @@ class XenditSimulator:
                     if 0 < await self._post(body, token) < 500:
                         return
 
-            self._after(again())
+            self.after(again())
         return status
 
     async def _post(self, body: dict[str, Any], token: str) -> int:
         """0: nobody answered."""
         if not self.webhook_url:
             return 200
-        assert self._http is not None
-        headers = {"x-callback-token": token}
-        try:
-            async with self._http.post(
-                self.webhook_url, json=body, headers=headers, allow_redirects=False
-            ) as reply:
-                status = reply.status
-        except (aiohttp.ClientError, TimeoutError):
-            status = 0
-        self.answers.append(status)
-        return status
-
-    def _after(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        return await self.post(self.webhook_url, body, {"x-callback-token": token})
