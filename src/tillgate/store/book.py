@@ -81,6 +81,19 @@ class Needs:
     seen: tuple[bytes, ...] = ()  # digests of provider events
 
 
+_NEEDED: Final = attrgetter(*(one.name for one in fields(Needs)))
+
+
+def together(needs: Iterable[Needs]) -> Needs:
+    """What all of them need, each key once."""
+    found: list[set[Any]] = [set() for _ in fields(Needs)]
+    for need in needs:
+        for known, keys in zip(found, _NEEDED(need), strict=True):
+            if keys:
+                known.update(keys)
+    return Needs(*map(tuple, found))
+
+
 class Command(Protocol[T]):
     """A pure decision about one merchant's money."""
 

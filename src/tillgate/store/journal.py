@@ -14,17 +14,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import astuple
+from operator import attrgetter
 from time import perf_counter
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
-from sqlalchemy import Table, bindparam, delete, update
+from sqlalchemy import bindparam, delete, update
 
 from tillgate.domain.errors import Fault, InDoubt, NotAllowed, NotFound, TillgateError, Unavailable
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.metrics import JournalFigures
 from tillgate.store import tables
-from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of
+from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of, together
 from tillgate.store.database import Conflict, Database, Taken, Tx, Wanted
 from tillgate.store.ids import now_ms
 from tillgate.store.statements import Row, changing, columns, key
@@ -241,56 +242,48 @@ async def _load(tx: Tx, book: Book, commands: Sequence[Command[Any]]) -> None:
         tables.heads, ("merchant_id",), _keys(merchants), lock=True
     ):
         book.heads[merchant_id] = seq, bytes(chain)
-    needs = [command.needs() for command in commands]
-    orders = list({order for need in needs for order in need.orders})
-    answers = list({digest for need in needs for digest in need.idempotency})
+    needs = together(command.needs() for command in commands)
     # Most orders and keys are new: one look says whether any of them is known.
     wanted: list[Wanted] = [
-        (tables.payments, "order_key", orders),
-        (tables.standing_orders, "order_key", orders),
-        (tables.idempotency, "digest", answers),
+        (tables.payments, "order_key", needs.orders),
+        (tables.standing_orders, "order_key", needs.orders),
+        (tables.idempotency, "digest", needs.idempotency),
     ]
     wanted = [one for one in wanted if one[2]]
     there = await tx.known(wanted)
     known = {table.name for (table, _, _), some in zip(wanted, there, strict=True) if some}
-    await _load_records(tx, book, needs, orders, known)
-    found = await tx.select(tables.idempotency, ("digest",), _keys(answers)) if "idempotency" in known else ()
-    for row in found:
-        book.remembered[row[0]] = Remembered(*row)
-        book.known_answers.add(row[0])
-    seen = {digest for need in needs for digest in need.seen}
-    for row in await tx.select(tables.inbound, ("digest",), _keys(seen)) if seen else ():
-        book.seen.add(row[_INBOUND_DIGEST])
+    await _load_records(tx, book, needs, known)
+    if "idempotency" in known:
+        for row in await tx.select(tables.idempotency, ("digest",), _keys(needs.idempotency)):
+            book.remembered[row[0]] = Remembered(*row)
+            book.known_answers.add(row[0])
+    if needs.seen:
+        for row in await tx.select(tables.inbound, ("digest",), _keys(needs.seen)):
+            book.seen.add(row[_INBOUND_DIGEST])
 
 
-async def _load_records(
-    tx: Tx, book: Book, needs: Sequence[Needs], orders: Sequence[bytes], known: Container[str]
-) -> None:
+async def _load_records(tx: Tx, book: Book, needs: Needs, known: Container[str]) -> None:
     """`known` names the tables that have some of the orders."""
 
-    async def load(kind: type[Any], by: tuple[str, ...], keys: Iterable[Row]) -> list[Any]:
-        wanted = list(keys)
-        rows = await tx.select(TABLE_OF[kind], by, wanted) if wanted else ()
-        found = [record_of(kind, row) for row in rows]
+    async def load(kind: type[Any], by: tuple[str, ...], keys: Sequence[Row]) -> list[Any]:
+        if not keys:
+            return []
+        found = [record_of(kind, row) for row in await tx.select(TABLE_OF[kind], by, keys)]
         for record in found:
             book.load(record)
         return found
 
-    payments = await load(Payment, ("order_key",), _keys(orders) if "payments" in known else ())
-    await load(StandingOrder, ("order_key",), _keys(orders) if "standing_orders" in known else ())
-    await load(StandingOrder, ("id",), _keys({one for need in needs for one in need.standing}))
-    attempts = await load(Attempt, ("id",), _keys({one for need in needs for one in need.attempts}))
-    attempts += await load(
-        Attempt, ("account_id", "external_id"), {pair for need in needs for pair in need.externals}
-    )
-    refunds = await load(Refund, ("id",), _keys({one for need in needs for one in need.refunds}))
-    named = {one for need in needs for one in need.payments}
-    named |= {record.payment_id for record in (*attempts, *refunds)}
+    payments = await load(Payment, ("order_key",), _keys(needs.orders if "payments" in known else ()))
+    await load(StandingOrder, ("order_key",), _keys(needs.orders if "standing_orders" in known else ()))
+    await load(StandingOrder, ("id",), _keys(needs.standing))
+    attempts = await load(Attempt, ("id",), _keys(needs.attempts))
+    attempts += await load(Attempt, ("account_id", "external_id"), needs.externals)
+    refunds = await load(Refund, ("id",), _keys(needs.refunds))
+    named = {*needs.payments, *(record.payment_id for record in (*attempts, *refunds))}
     payments += await load(Payment, ("id",), _keys(named - {payment.id for payment in payments}))
     await load(Attempt, ("payment_id",), _keys({payment.id for payment in payments}))
-    await load(
-        StandingOrder, ("id",), _keys({payment.standing_id for payment in payments if payment.standing_id})
-    )
+    parents = {payment.standing_id for payment in payments if payment.standing_id}
+    await load(StandingOrder, ("id",), _keys(parents - book.records.keys()))
 
 
 def _keys(values: Iterable[Any]) -> list[Row]:
@@ -307,8 +300,7 @@ _RENEW_CLAIM: Final = update(tables.due).where(*_CLAIMED).values(run_at=bindpara
 
 
 async def _store(tx: Tx, book: Book) -> None:
-    for kind, table in TABLE_OF.items():
-        await _store_records(tx, book, kind, table)
+    await _store_records(tx, book)
     for table, rows in (
         (tables.events, book.new_events),
         (tables.postings, book.new_postings),
@@ -332,22 +324,24 @@ async def _store(tx: Tx, book: Book) -> None:
         await tx.update(tables.heads, [(*book.heads[one], one) for one in sorted(merchants)])
 
 
-async def _store_records(tx: Tx, book: Book, kind: type[Any], table: Table) -> None:
-    new: list[Row] = []
-    old: list[Row] = []
-    names = (*changing(table), *key(table))
+_CHANGED: Final = {kind: attrgetter(*changing(table), *key(table)) for kind, table in TABLE_OF.items()}
+
+
+async def _store_records(tx: Tx, book: Book) -> None:
+    new: dict[type, list[Row]] = {}
+    old: dict[type, list[Row]] = {}
     for record_id, version in book.before.items():
         record = book.records[record_id]
-        if type(record) is not kind:
-            continue
+        kind = type(record)
         if version is None:
-            new.append(book.row(record))
+            new.setdefault(kind, []).append(book.row(record))
         else:
-            old.append([*(getattr(record, name) for name in names), version])
-    if old:  # first, so that an attempt that ends makes room for the next one's unique `live_of`
-        await tx.update(table, old, guard="version")
-    if new:
-        await tx.insert(table, new)
+            old.setdefault(kind, []).append((*_CHANGED[kind](record), version))
+    for kind, table in TABLE_OF.items():
+        if kind in old:  # first, so that an attempt that ends makes room for the next one's unique `live_of`
+            await tx.update(table, old[kind], guard="version")
+        if kind in new:
+            await tx.insert(table, new[kind])
 
 
 async def _store_due(tx: Tx, book: Book) -> None:
