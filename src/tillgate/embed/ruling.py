@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, or_, select, update
+from sqlalchemy import Connection
 from sqlalchemy import inspect as inspected
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -35,9 +36,9 @@ from tillgate.domain.dialogue import (
 )
 from tillgate.domain.errors import AlreadyPaid, Refusal, UnknownReference, WrongAmount
 from tillgate.domain.payment import Attempt, Payment
-from tillgate.embed import accounts
+from tillgate.embed import accounts, statements
 from tillgate.embed.facts import attempt_of, order_of, payment_of, reason_of, standing_of, state_of
-from tillgate.embed.models import TABLE, PaymentTransaction, to_moment
+from tillgate.embed.models import PaymentTransaction, to_moment
 from tillgate.embed.session import Moved, call_hook, engine_of, is_empty, take_turns
 
 if TYPE_CHECKING:
@@ -56,36 +57,6 @@ def _judges_by_price(handler: EmbeddedHandler) -> bool:
     return all(rule.__module__.startswith("tillgate.") for rule in (handler.expected_minor, handler.allowed))
 
 
-# Made once: building a statement costs more than running it. Rows that hooks are given are loaded as objects;
-# those that are only looked at come without the ORM.
-_T = PaymentTransaction
-_OURS: Final = or_(_T.account_kind == bindparam("kind"), _T.account_kind.is_(None))
-_ONE: Final = (_T.gateway == bindparam("gateway"), _T.transaction_id == bindparam("external_id"), _OURS)
-_ROW: Final = select(_T).where(*_ONE).execution_options(populate_existing=True)
-_SEEN: Final = [column for column in TABLE.c if column.name != "extra_data"]  # parsed for hooks alone
-_GLANCE: Final = select(*_SEEN).where(*_ONE)
-_ENTITY: Final = select(_T).where(_T.id == bindparam("row_id")).execution_options(populate_existing=True)
-_OF_ACCOUNT: Final = (
-    select(*_SEEN)
-    .where(_T.account_id == bindparam("key"), _T.state != _T.CANCELLED_DURING_INIT, _OURS)
-    .order_by(_T.id)
-)
-_STATEMENT: Final = (
-    select(TABLE)
-    .where(_T.gateway == bindparam("gateway"), _T.state != _T.CREATED, _OURS)
-    .where(_T.provider_time.between(bindparam("from_ms"), bindparam("to_ms")))
-    .order_by(_T.provider_time, _T.id)
-)
-_OVERDUE: Final = (
-    select(*_SEEN)
-    .where(_T.gateway == bindparam("gateway"), _T.state.in_((0, 1)), _OURS, _T.expires_at <= bindparam("now"))
-    .order_by(_T.id)
-    .limit(100)
-)
-_INSERT: Final = insert(TABLE)
-_MOVE: Final = update(TABLE).where(
-    TABLE.c.id == bindparam("row_id"), TABLE.c.state.in_((bindparam("seen"), bindparam("seen_too")))
-)
 _OPENING: Final = Opening(attempt_id="", payment_id="", order_key=b"", account_id="", provider="")
 
 
@@ -108,6 +79,9 @@ class Desk:
         self.database = engine_of(session).dialect.name
         if self.database in ("mysql", "mariadb"):
             self.now -= self.now % 1000  # an adopted column may keep whole seconds only
+        # Most reservations are new: they are looked for only where the unique index denies it. That ends no
+        # transaction on SQLite alone.
+        self.sanguine = self.database == "sqlite"
         self.kind: str = inspected(handler.account_model).local_table.name
 
     @functools.cached_property
@@ -155,9 +129,20 @@ class Desk:
         account = self._account(ask.reference, (self.handler.transaction_created,))
         if account is not None and self.database != "sqlite":
             take_turns(self.session, self._key(accounts.key_of(account)))
-        row = self._glance(ask.external_id)
-        if row is not None:
-            return self._again(ask, row, account)
+        sanguine = self.sanguine
+        ruling = self._open(ask, account) if sanguine else None
+        if ruling is None or isinstance(ruling.outcome, Refusal):
+            row = self._glance(ask.external_id)
+            if row is not None:
+                return self._again(ask, row, account)
+            if not sanguine:
+                ruling = self._open(ask, account)
+        if ruling is None:
+            raise Moved  # the same request was quicker, between our two looks
+        return ruling
+
+    def _open(self, ask: Reserve, account: Any) -> Ruling | None:
+        """Reserve anew; None where it turns out that somebody has done so."""
         if account is None:
             return Ruling(UnknownReference())
         if self.database == "postgresql":  # it may have changed while we waited for our turn
@@ -169,7 +154,7 @@ class Desk:
                 return Ruling(UnknownReference())
         rows = self._of_account(accounts.key_of(account))
         if any(r.transaction_id == ask.external_id and r.gateway == self.handler.gateway for r in rows):
-            raise Moved  # the same request was quicker, between our two looks: it is a repeat, not a rival
+            return None  # a repeat is no rival of itself
         try:
             facts = self._facts(account, ask.reference, rows)
         except WrongAmount as refusal:
@@ -184,6 +169,8 @@ class Desk:
             return Ruling(verdict.outcome)
         assert verdict.change is not None
         row_id = self._insert(ask, verdict.change[1], account)
+        if row_id is None:
+            return None
         if not is_empty(self.handler.transaction_created):
             self.hook(self.handler.transaction_created, self.params, self._entity(row_id), account)
         return Ruling(Record(replace(verdict.change[1], id=str(row_id)), verdict.outcome.payment))
@@ -233,7 +220,7 @@ class Desk:
 
     def _statement(self, ask: Statement) -> Ruling:
         window = {"gateway": self.handler.gateway, "from_ms": ask.from_ms, "to_ms": ask.to_ms}
-        rows = self._seen(_STATEMENT, window)
+        rows = self._seen(statements.STATEMENT, window)
         record = Record(
             rows=tuple(Record(attempt_of(row, self.handler.currency, whole=True)) for row in rows)
         )
@@ -242,7 +229,7 @@ class Desk:
     def expire(self) -> int:
         """Close what outlived its time, at most a hundred; how many."""
         take_turns(self.session, self._key(""))
-        rows = self._seen(_OVERDUE, {"gateway": self.handler.gateway, "now": self.now})
+        rows = self._seen(statements.OVERDUE, {"gateway": self.handler.gateway, "now": self.now})
         for row in rows:
             attempt = attempt_of(row)
             verdict = lapse_live(Facts(payment=payment_of(attempt), live=attempt), self.now)
@@ -272,11 +259,11 @@ class Desk:
 
     def _row(self, external_id: str) -> PaymentTransaction | None:
         named = {"gateway": self.handler.gateway, "external_id": external_id, "kind": self.kind}
-        return self.session.scalars(_ROW, named).first()
+        return self.session.scalars(statements.ROW, named).first()
 
     def _glance(self, external_id: str) -> Any:
         """The same, only to be looked at."""
-        rows = self._seen(_GLANCE, {"gateway": self.handler.gateway, "external_id": external_id})
+        rows = self._seen(statements.GLANCE, {"gateway": self.handler.gateway, "external_id": external_id})
         return rows[0] if rows else None
 
     def _seen(self, statement: Any, values: dict[str, Any]) -> list[Any]:
@@ -284,7 +271,7 @@ class Desk:
         return list(self.connection.execute(statement, values | {"kind": self.kind}).all())
 
     def _entity(self, row_id: int) -> PaymentTransaction:
-        return self.session.scalars(_ENTITY, {"row_id": row_id}).one()
+        return self.session.scalars(statements.ENTITY, {"row_id": row_id}).one()
 
     def _facts(self, account: Any, reference: str, rows: list[Any]) -> Facts:
         """The order as the rules see it, without what holds it. Raises `WrongAmount`."""
@@ -301,7 +288,7 @@ class Desk:
 
     def _of_account(self, key: str) -> list[Any]:
         """What holds or bought a one-time order, whatever the gateway: Click may hold what Payme asks for."""
-        return self._seen(_OF_ACCOUNT, {"key": key}) if self.handler.one_time_payment else []
+        return self._seen(statements.OF_ACCOUNT, {"key": key}) if self.handler.one_time_payment else []
 
     def _bought_twice(self, row: Any) -> bool:
         """Older rows may hold one order several times; ours cannot (`order_hold` is unique)."""
@@ -315,7 +302,8 @@ class Desk:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def _insert(self, ask: Reserve, attempt: Attempt, account: Any) -> int:
+    def _insert(self, ask: Reserve, attempt: Attempt, account: Any) -> int | None:
+        """The new row's id; None where a sanguine one finds that its transaction or order is taken."""
         key = accounts.key_of(account)
         hold = hashlib.blake2b(self._key(key).encode(), digest_size=16).hexdigest()
         made_at = to_moment(self.now)
@@ -334,7 +322,13 @@ class Desk:
             "account_kind": self.kind,
             "order_hold": hold if self.handler.one_time_payment else None,
         }
-        made = self.connection.execute(_INSERT, values).inserted_primary_key
+        try:
+            made = self.connection.execute(statements.INSERT, values).inserted_primary_key
+        except IntegrityError:
+            if not self.sanguine:
+                raise
+            self.sanguine = False
+            return None
         assert made is not None
         return int(made[0])
 
@@ -356,7 +350,7 @@ class Desk:
         where = {"row_id": row.id, "seen": state_of(before), "seen_too": None}
         if before.phase == "pending":
             where["seen_too"] = PaymentTransaction.CREATED
-        if self.connection.execute(_MOVE, changes | where).rowcount != 1:
+        if self.connection.execute(statements.MOVE, changes | where).rowcount != 1:
             raise Moved
         paid = state == PaymentTransaction.SUCCESSFULLY
         hook = self.handler.successfully_payment if paid else self.handler.cancelled_payment
