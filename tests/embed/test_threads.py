@@ -7,9 +7,11 @@ import contextvars
 import gc
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
+from tillgate.embed import threads as module
 from tillgate.embed.threads import Threads
 
 
@@ -85,6 +87,83 @@ async def test_a_cancelled_caller_waits_for_what_it_began() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert finished.is_set()
+
+
+async def test_a_caller_who_is_cancelled_again_and_again_waits_too() -> None:
+    owner, release, finished = Owner(), threading.Event(), threading.Event()
+    threads = Threads(owner, 1)
+
+    def work() -> None:
+        release.wait(30)
+        finished.set()
+
+    running = asyncio.create_task(threads.run(work))
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        running.cancel()
+    assert not running.done()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert finished.is_set()
+
+
+async def behind(
+    threads: Threads, second: Callable[[], None]
+) -> tuple[asyncio.Task[str], asyncio.Task[None]]:
+    """Something short with something else waiting behind it, so that its answer may be held back."""
+    waiting = threading.Event()
+
+    def first() -> str:
+        waiting.wait(30)
+        return "first"
+
+    tasks = asyncio.create_task(threads.run(first)), asyncio.create_task(threads.run(second))
+    await asyncio.sleep(0)  # both are in the queue
+    waiting.set()
+    return tasks
+
+
+async def test_an_answer_is_handed_over_before_the_thread_waits_for_a_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 3600)
+    owner, disk = Owner(), threading.Event()
+    threads = Threads(owner, 1)
+
+    def commits() -> None:
+        threads.tell()
+        assert disk.wait(30)
+
+    first, second = await behind(threads, commits)
+    assert await asyncio.wait_for(first, 30) == "first"
+    assert not second.done()
+    disk.set()
+    await second
+
+
+async def test_no_answer_waits_for_what_another_does() -> None:
+    owner, hook = Owner(), threading.Event()
+    threads = Threads(owner, 1)
+    first, second = await behind(threads, lambda: hook.wait(30))
+    assert await asyncio.wait_for(first, 30) == "first"
+    assert not second.done()
+    hook.set()
+    await second
+
+
+async def test_answers_for_several_loops_reach_their_own() -> None:
+    owner = Owner()
+    threads = Threads(owner, 1)
+
+    async def many(name: str) -> list[str]:
+        return await asyncio.gather(*(threads.run(lambda n=n: f"{name}{n}") for n in range(50)))
+
+    one, two = await asyncio.gather(
+        asyncio.to_thread(asyncio.run, many("a")), asyncio.to_thread(asyncio.run, many("b"))
+    )
+    assert one == [f"a{n}" for n in range(50)]
+    assert two == [f"b{n}" for n in range(50)]
 
 
 async def test_threads_end_when_their_owner_is_forgotten() -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 — the table's times are naive UTC
+_MS: Final = dt.timedelta(milliseconds=1)
 _Moment: Final = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
@@ -147,7 +148,7 @@ def to_ms(moment: dt.datetime | None) -> int | None:
         return None
     if moment.tzinfo is not None:
         moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
-    return (moment - EPOCH) // dt.timedelta(milliseconds=1)
+    return (moment - EPOCH) // _MS
 
 
 def to_moment(epoch_ms: int | None) -> dt.datetime | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
@@ -24,6 +23,7 @@ from tillgate.embed import accounts as host
 from tillgate.embed.facts import attempt_of, payment_of
 from tillgate.embed.ruling import Desk
 from tillgate.embed.session import in_session, take_turns
+from tillgate.embed.web import inbound
 from tillgate.providers.click import form
 from tillgate.providers.click.config import Config
 from tillgate.providers.click.connector import Click
@@ -80,7 +80,7 @@ class ClickWebhookHandler(EmbeddedHandler):
     async def handle_webhook(self, request: Request) -> dict[str, Any]:
         """Answer one request of Click's: the object that Click reads, whatever happens."""
         try:
-            reply = await self.answer(await _inbound(request))
+            reply = await self.answer(await inbound(request, form.MAX_BODY_BYTES))
         except ClientDisconnect:
             return {}  # nobody is left to read an answer
         found: dict[str, Any] = json.loads(reply.body)
@@ -213,20 +213,3 @@ def _connector(service_id: str, key: str, previous_key: str | None, reserve_minu
         return Click(config)
     except Misconfigured as bad:
         raise BadSettings(str(bad)) from None
-
-
-async def _inbound(request: Request) -> Inbound:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > form.MAX_BODY_BYTES:  # refused unread: the rest is not waited for
-            break
-    return Inbound(
-        method=request.method,
-        path=request.url.path,
-        query=request.url.query,
-        headers=dict(request.headers),
-        body=body,
-        peer=request.client.host if request.client else "",
-        received_at=time.time_ns() // 1_000_000,
-    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +15,7 @@ from starlette.responses import Response
 from tillgate.domain.dialogue import Record, Reserve
 from tillgate.domain.errors import Misconfigured, Refusal, TryLater, UnknownReference
 from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, empty
+from tillgate.embed.web import inbound
 from tillgate.providers.payme import accounts, rpc
 from tillgate.providers.payme.config import Config
 from tillgate.providers.payme.connector import Call, NewPassword, Payme, result
@@ -87,7 +87,7 @@ class PaymeWebhookHandler(EmbeddedHandler):
     async def handle_webhook(self, request: Request) -> Response:
         """Answer one request of Payme's: HTTP 200 whatever happens, as Payme wants."""
         try:
-            call = await _inbound(request)
+            call = await inbound(request, rpc.MAX_BODY_BYTES)
         except ClientDisconnect:
             return Response(status_code=200)  # nobody is left to read an answer
         reply = await self.answer(call)
@@ -175,22 +175,3 @@ def _connector(
         return Payme(config, takes_passwords=takes_passwords)
     except Misconfigured as bad:
         raise BadSettings(str(bad)) from None
-
-
-async def _inbound(request: Request) -> Inbound:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > rpc.MAX_BODY_BYTES:  # refused unread: the rest is not waited for
-            break
-    scope = request.scope  # `request.url` would be put together only to be taken apart
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    return Inbound(
-        method=scope["method"],
-        path=scope["path"],
-        query=scope.get("query_string", b"").decode("latin-1"),
-        headers=headers,
-        body=body,
-        peer=request.client.host if request.client else "",
-        received_at=time.time_ns() // 1_000_000,
-    )
