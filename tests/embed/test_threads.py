@@ -109,8 +109,8 @@ async def test_a_caller_who_is_cancelled_again_and_again_waits_too() -> None:
 
 
 async def behind(
-    threads: Threads, second: Callable[[], None]
-) -> tuple[asyncio.Task[str], asyncio.Task[None]]:
+    threads: Threads, second: Callable[[], object]
+) -> tuple[asyncio.Task[str], asyncio.Task[object]]:
     """Something short with something else waiting behind it, so that its answer may be held back."""
     waiting = threading.Event()
 
