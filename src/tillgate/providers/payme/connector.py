@@ -41,6 +41,8 @@ TIMEOUT_REASON, REFUND_REASON, UNKNOWN_REASON = 4, 5, 10
 MAX_AMOUNT_TIYIN: Final = 10**15
 MAX_ID_CHARS: Final = 64  # Payme's have 24
 
+_shortest: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 
 @record
 class Call:
@@ -122,7 +124,7 @@ class Payme:
         if type(made_at) is not int or not 10**12 <= made_at < 10**13:
             raise rpc.RpcError(rpc.BAD_REQUEST, "time")
         reference = self._reference(params)
-        details = json.dumps({"account": accounts.kept(params["account"])}, separators=(",", ":"))
+        details = _shortest({"account": accounts.kept(params["account"])})
         return Reserve(external_id, reference, _amount(params), made_at, made_at + LIFETIME_MS, details)
 
     def _reference(self, params: dict[str, Any]) -> str:
@@ -336,4 +338,4 @@ def _fiscal(params: dict[str, Any]) -> Note:
         external_id = _id(params)
     except rpc.RpcError:
         raise rpc.RpcError(rpc.BAD_PARAMS) from None
-    return Note(external_id, f"fiscal.{kind.lower()}", json.dumps(data, separators=(",", ":")))
+    return Note(external_id, f"fiscal.{kind.lower()}", _shortest(data))

@@ -164,7 +164,7 @@ def read(body: bytes) -> dict[str, Any]:
     try:
         message = _plain(body)
         if message is None:
-            message = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_refuse)
+            message = _STRICT.decode(body.decode())
     except (ValueError, RecursionError):
         raise RpcError(PARSE_ERROR) from None
     if not isinstance(message, dict):
@@ -222,3 +222,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
