@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import chain as joined
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -86,12 +87,11 @@ _NEEDED: Final = attrgetter(*(one.name for one in fields(Needs)))
 
 def together(needs: Iterable[Needs]) -> Needs:
     """What all of them need, each key once."""
-    found: list[set[Any]] = [set() for _ in fields(Needs)]
-    for need in needs:
-        for known, keys in zip(found, _NEEDED(need), strict=True):
-            if keys:
-                known.update(keys)
-    return Needs(*map(tuple, found))
+    return Needs(*(_once(keys) for keys in zip(*map(_NEEDED, needs), strict=True)))
+
+
+def _once(keys: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple({*joined.from_iterable(keys)})
 
 
 class Command(Protocol[T]):
