@@ -116,6 +116,28 @@ async def test_who_may_see_them(sqlite_url: str, given: dict[str, Any], status: 
             assert ("/metrics" in described) == (404 not in status.values())
 
 
+async def test_a_knock_at_a_providers_door_is_counted_once(sqlite_url: str) -> None:
+    """By every verb, also those that a route adds by itself and those that it refuses."""
+    with hub_in_thread(sqlite_url, sandbox=True, secret_key="") as url:
+        async with aiohttp.ClientSession() as http:
+            for verb in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+                async with http.request(verb, f"{url}/in/nobody") as reply:
+                    assert reply.status == (405 if verb == "DELETE" else 404)
+            async with http.get(f"{url}/metrics") as reply:
+                lines = (await reply.text()).splitlines()
+    counted = sorted(
+        line for line in lines if line.startswith("tillgate_http_requests_total{") and "/in/" in line
+    )
+    name = "tillgate_http_requests_total{method="
+    assert counted == [
+        f'{name}"",route="/in/{{account_id}}",status="405"}} 1.0',
+        f'{name}"GET",route="/in/{{account_id}}",status="404"}} 1.0',
+        f'{name}"HEAD",route="/in/{{account_id}}",status="404"}} 1.0',
+        f'{name}"POST",route="/in/{{account_id}}",status="404"}} 1.0',
+        f'{name}"PUT",route="/in/{{account_id}}",status="404"}} 1.0',
+    ]
+
+
 def test_settings_that_cannot_be_meant(tmp_path: Path) -> None:
     for address in ("9464", ":9464", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:70000"):
         with pytest.raises(Misconfigured, match="TILLGATE_OPS_LISTEN"):

@@ -20,7 +20,7 @@ from tillgate.domain.errors import Fault, InvalidRequest, Misconfigured, NotFoun
 from tillgate.http import checkout, docs, inbound, kiosk, merchant, openapi, openapi_plain, ops, sandbox, v1
 from tillgate.http.limits import RateLimit
 from tillgate.http.metrics import Scrape
-from tillgate.http.operation import Bound, Dialect, MethodNotAllowed, Web, named
+from tillgate.http.operation import Bound, Dialect, MethodNotAllowed, Web, identify, named
 from tillgate.http.tokens import Tokens
 from tillgate.hub.endpoints import EVENT_KINDS
 from tillgate.logs import REQUEST
@@ -55,8 +55,7 @@ class Application(FastAPI):
             if served is not None:
                 await served(scope, receive, send)
                 return
-            given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-            REQUEST.set(named(given))
+            identify(scope)
             send = self._counted(scope, send)
         await super().__call__(scope, receive, send)
 

@@ -11,9 +11,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from tillgate.domain.errors import Misconfigured, NotFound, Unauthorized, Unavailable
-from tillgate.http.operation import named, peer
+from tillgate.http.operation import identify, peer
 from tillgate.http.tokens import Tokens
-from tillgate.logs import REQUEST
 from tillgate.metrics import RouteFigures
 from tillgate.runtime import Runtime
 from tillgate.spi import Hears, Inbound, Provider, Reply, can
@@ -22,7 +21,7 @@ from tillgate.store.directory import Account, Merchant
 log = structlog.get_logger("tillgate.http")
 
 LIMIT_BYTES: Final = 1024 * 1024
-METHODS: Final = ["GET", "POST", "PUT"]
+METHODS: Final = ["GET", "HEAD", "POST", "PUT"]
 ALL_METHODS: Final = [*METHODS, "PATCH", "DELETE"]
 NAMED: Final = "/in/{account_id}"
 _NOT_FOUND: Final = Reply(404, b'{"error":"not_found"}')
@@ -46,7 +45,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, method = perf_counter(), scope["method"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        REQUEST.set(named(headers.get("x-request-id", "").encode("latin-1")))
+        identify(scope)
         try:
             merchant, account = await self._found(scope)
             reply = await self._reply(merchant, account, scope, receive, headers)
@@ -86,6 +85,10 @@ class Door:
 class ServingDoor(Door):
     """Where a payment is asked for, by a token of the merchant's or as its account says."""
 
+    def __init__(self, runtime: Runtime, path: str, found: Found, *, owns: bool = False) -> None:
+        super().__init__(runtime, path, found, owns=owns)
+        self._tokens = Tokens(runtime.token_keys, runtime.settings.token_ttl_s, runtime.kit.clock)
+
     async def _reply(
         self, merchant: Merchant, account: Account, scope: Scope, receive: Receive, headers: dict[str, str]
     ) -> Reply:
@@ -93,9 +96,8 @@ class ServingDoor(Door):
         body = await read(receive)
         if body is None:
             return _TOO_LARGE
-        tokens = Tokens(runtime.token_keys, runtime.settings.token_ttl_s, runtime.kit.clock)
         call = inbound(scope, headers, body, runtime.kit.clock())
-        trusted = _own_token(call, merchant, tokens)
+        trusted = _own_token(call, merchant, self._tokens)
         return await runtime.hub.serve(merchant, account, call, trusted=trusted)
 
 

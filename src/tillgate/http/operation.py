@@ -312,6 +312,11 @@ class Bound:
         return Key(digest("key", merchant.id, text), digest(about, content), first, sealer)
 
 
+def identify(scope: Scope) -> None:
+    """Give a request its id, for what is logged while it is answered."""
+    REQUEST.set(named(next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")))
+
+
 def named(given: bytes) -> bytes:
     """The request's id: the caller's own, if it is one, else a new one."""
     if given and _REQUEST_ID.fullmatch(given):
