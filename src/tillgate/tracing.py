@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -25,6 +24,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvid
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from tillgate.domain.errors import Misconfigured, TillgateError, Unavailable
+from tillgate.domain.record import replace
 from tillgate.hub import Hub
 from tillgate.spi import HttpCall, HttpReply, Send
 from tillgate.store import traces

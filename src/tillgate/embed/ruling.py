@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
@@ -36,6 +36,7 @@ from tillgate.domain.dialogue import (
 )
 from tillgate.domain.errors import AlreadyPaid, Refusal, UnknownReference, WrongAmount
 from tillgate.domain.payment import Attempt, Payment
+from tillgate.domain.record import replace
 from tillgate.embed import accounts, statements
 from tillgate.embed.facts import attempt_of, order_of, payment_of, reason_of, standing_of, state_of
 from tillgate.embed.models import PaymentTransaction, to_moment

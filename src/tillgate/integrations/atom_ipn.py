@@ -28,7 +28,6 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -40,6 +39,7 @@ from starlette.routing import Route
 from tillgate import calling
 from tillgate.calling import Hook
 from tillgate.domain.errors import Misconfigured, Refusal, TryLater, Unavailable
+from tillgate.domain.record import replace
 from tillgate.providers.atompos_vn import contract
 from tillgate.providers.atompos_vn.connector import AtomPos, Granted
 from tillgate.providers.atompos_vn.contract import Ipn, MissingFields, NotPermitted, UnknownPath

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from tillgate.domain.dialogue import Hint, Noise, Record, Tell
 from tillgate.domain.errors import Declined, Refusal, TillgateError, Unreachable, Unsure
 from tillgate.domain.payment import Paid
+from tillgate.domain.record import replace
 from tillgate.providers.atompos_vn import cards, contract, requests, terminal
 from tillgate.providers.atompos_vn.config import PRIVATE, Config, checked, networks, within
 from tillgate.providers.atompos_vn.contract import (

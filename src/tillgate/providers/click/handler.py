@@ -9,7 +9,6 @@ import functools
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from tillgate.domain.dialogue import Ask, Look, Record, Reserve, Settle, Tell, Verdict
 from tillgate.domain.errors import AlreadyClosed, Misconfigured, Refusal, TryLater
 from tillgate.domain.payment import Closed, advance
+from tillgate.domain.record import replace
 from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, Ruling
 from tillgate.embed import accounts as host
 from tillgate.embed.facts import attempt_of, payment_of

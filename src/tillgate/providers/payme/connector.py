@@ -200,9 +200,7 @@ class NewPassword(Noise):
 
     def __init__(self, why: str, password: str) -> None:
         super().__init__(why)
-        object.__setattr__(self, "password", password)
-
-    password: str
+        self.password = password
 
 
 # --- what a record says in Payme's words --------------------------------------------------------------------
