@@ -13,10 +13,12 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Generic, Self, TypeVar
 
 import aiohttp
 from aiohttp import web
+
+T = TypeVar("T")
 
 ACTIONS: Final = ("pay", "fail", "expire", "pay-late")
 """What a payer can do."""
@@ -179,16 +181,17 @@ class View:
 
 
 @dataclass(frozen=True)
-class WalletPages:
+class WalletPages(Generic[T]):
     """`/` to scan a code, `/pay/{name}` to pay what it names. What is not found raises `SimulatorError`."""
 
     title: str
     accent: str  # a colour
     wallets: tuple[str, ...]
     faults: Mapping[str, str]
-    views: Callable[[], Iterable[View]]
-    find: Callable[[str], View]
-    by_qr: Callable[[str], View | None]
+    all: Callable[[], Iterable[T]]
+    find: Callable[[str], T]
+    by_qr: Callable[[str], T | None]
+    view: Callable[[T], View]
     act: Callable[[str, str, str, str], Awaitable[Any]]  # name, action, fault, wallet
     more: str = ""
 
@@ -201,7 +204,7 @@ class WalletPages:
     async def _index(self, _: web.Request) -> web.Response:
         rows = "".join(
             f'<li><a href="/pay/{one.name}">{html.escape(one.order)}</a> Rp{one.rupiah:,} {one.status}'
-            for one in list(self.views())[-50:]
+            for one in map(self.view, list(self.all())[-50:])
         )
         scan = (
             '<form method="post" action="/scan"><label>Scan a code <input name="qr_string" required></label>'
@@ -213,11 +216,11 @@ class WalletPages:
         found = self.by_qr(str((await request.post()).get("qr_string", "")).strip())
         if found is None:
             return self._bad("Not one of mine", "Nothing to pay has this code.", 404)
-        raise web.HTTPSeeOther(f"/pay/{found.name}")
+        raise web.HTTPSeeOther(f"/pay/{self.view(found).name}")
 
     async def _pay(self, request: web.Request) -> web.Response:
         try:
-            one = self.find(request.match_info["name"])
+            one = self.view(self.find(request.match_info["name"]))
         except SimulatorError as error:
             return self._bad("Not found", error.message, 404)
         wallets = "".join(f"<option>{name}</option>" for name in self.wallets)

@@ -201,9 +201,10 @@ def _pages(app: web.Application, midtrans: MidtransSimulator) -> None:
         "#0a6ab5",
         ("gopay", "ovo", "dana", "shopeepay", "bca"),
         FAULTS,
-        views=lambda: map(_view, desk.transactions.values()),
-        find=lambda name: _view(desk.find(name)),
-        by_qr=lambda text: _view(found) if (found := desk.by_qr(text)) else None,
+        all=desk.transactions.values,
+        find=desk.find,
+        by_qr=desk.by_qr,
+        view=_view,
         act=midtrans.act,
         more='<p><a href="/report.csv">The report of what moved</a></p>',
     ).mount(app)

@@ -186,16 +186,17 @@ def _json(status: int, found: Any, headers: dict[str, str] | None = None) -> web
 # --- pages --------------------------------------------------------------------------------------------------
 
 
-def _pages(xendit: XenditSimulator) -> WalletPages:
+def _pages(xendit: XenditSimulator) -> WalletPages[Request]:
     desk = xendit.desk
     return WalletPages(
         "Xendit simulator",
         "#2b54d6",
         ("GOPAY", "OVO", "DANA", "SHOPEEPAY", "BCA"),
         FAULTS,
-        views=lambda: map(_view, desk.requests.values()),
-        find=lambda name: _view(desk.request(name)),
-        by_qr=lambda text: _view(found) if (found := desk.by_qr(text)) else None,
+        all=desk.requests.values,
+        find=desk.request,
+        by_qr=desk.by_qr,
+        view=_view,
         act=xendit.act,
     )
 
