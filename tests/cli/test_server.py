@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import time
@@ -29,25 +28,6 @@ async def until_healthy(url: str) -> None:
                     return
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.005)
-
-
-async def test_it_is_healthy_within_a_second_and_a_half(tmp_path: Path) -> None:
-    """On a machine that does something else, too, its own work is what is measured."""
-    best_s, cpu_s = 99.0, 0.0
-    for n in range(3):
-        port, begun = free_port(), time.monotonic()
-        given = {"sandbox": 1, "port": port, "database_url": f"sqlite:///{tmp_path}/{n}.db"}
-        with Process(tmp_path, ["up"], given).start() as process:
-            await until_healthy(f"http://127.0.0.1:{port}")
-            best_s = min(best_s, time.monotonic() - begun)
-            assert process.process is not None
-            spent = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
-            cpu_s = (int(spent[11]) + int(spent[12])) / os.sysconf("SC_CLK_TCK")
-            assert process.stop() == 0
-        if best_s < 1.5:
-            break
-    assert best_s < 1.5 or os.getloadavg()[0] > (os.cpu_count() or 1), best_s
-    assert cpu_s < 2.2, cpu_s
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -12,10 +12,10 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from support.till import SECRET_KEY, Clock
 from support.tinybank import Bank, Charge, notice, providers
@@ -32,6 +32,7 @@ from tillgate.store.reads import Reads
 from tillgate.store.sealing import Sealer
 from tillgate.worker import Worker
 
+T = TypeVar("T")
 PRICE, BACK = 10_000, 2_500
 TILLS = 12
 
@@ -145,7 +146,7 @@ async def trade(orders: Orders) -> None:
     bank, acknowledged = LastingBank(folder / "bank"), Notes(folder / "acknowledged")
     clock = Clock(orders.now)
     database = open_database(orders.url)
-    await database.open()
+    await there(database.open)
     journal = Journal(database, clock)
     await journal.start()
     directory = Directory(database, journal, Sealer([SECRET_KEY]), clock)
@@ -155,11 +156,20 @@ async def trade(orders: Orders) -> None:
         hub = Hub(kit)
         worker = Worker(hub, outgoing.send, idle_s=0.02)
         journal.kick = worker.kick
-        merchant = await directory.merchant(orders.merchant_id)
+        merchant = await there(lambda: directory.merchant(orders.merchant_id))
         tellers = [
             Teller(hub, bank, merchant, acknowledged, f"{orders.round}-{number}") for number in range(TILLS)
         ]
         await asyncio.gather(worker.run(), *(one.work() for one in tellers))
+
+
+async def there(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer, once the database, which is being killed, too, is there to give it."""
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(0.01)
 
 
 async def _nowhere(call: HttpCall) -> HttpReply:

@@ -57,9 +57,13 @@ async def full(database_url: str, till: Till, shop: Merchant) -> Pages:
 
 
 async def timed(pages: Pages, wanted: Wanted) -> tuple[Page, float]:
-    begun = time.perf_counter()
-    page = await pages.page(wanted)
-    return page, time.perf_counter() - begun
+    """The page, and the best of three times: a machine that does something else, too, is not its fault."""
+    took = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        page = await pages.page(wanted)
+        took.append(time.perf_counter() - begun)
+    return page, min(took)
 
 
 def key(number: int) -> str:
@@ -70,7 +74,6 @@ async def test_a_page_costs_the_same_at_any_depth(full: Pages, shop: Merchant) -
     took = {}
     for depth in (0, COUNT // 100, COUNT // 2, COUNT - 200):
         after = (key(COUNT - depth + 1),) if depth else None
-        await timed(full, Wanted("payments", shop.id, 100, after))
         page, took[depth] = await timed(full, Wanted("payments", shop.id, 100, after))
         assert [row["id"] for row in page.rows] == [key(COUNT - depth - n) for n in range(100)]
         assert page.next == (key(COUNT - depth - 99),)

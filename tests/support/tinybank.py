@@ -75,8 +75,9 @@ class Bank:
 
     async def call(self, kind: str, deed: Callable[[], Any]) -> Any:
         self.calls[kind] += 1
+        fault = self.faults[kind].popleft() if self.faults[kind] else None
         await asyncio.sleep(0)
-        match self.faults[kind].popleft() if self.faults[kind] else None:
+        match fault:
             case "unreachable":
                 raise Unreachable("no connection")
             case "never_got":
