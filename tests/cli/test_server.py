@@ -19,17 +19,6 @@ GOOD_KEY = "f3a9c41d2b7e8056" * 4
 GOOD_SECRET = "9d1c5f7a3e8b2046" * 2
 
 
-async def until_healthy(url: str) -> None:
-    async with aiohttp.ClientSession() as http:
-        while True:
-            try:
-                async with http.get(f"{url}/healthz") as reply:
-                    assert reply.status == 200
-                    return
-            except aiohttp.ClientConnectionError:
-                await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_what_is_in_flight_is_answered(tmp_path: Path, database_url: str, number: int) -> None:
     with hub(tmp_path, database_url) as process:
