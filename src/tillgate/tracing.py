@@ -196,14 +196,22 @@ class TracedJournal(Journal):
         self._tracing = tracing
 
     def submit(self, command: Command[T]) -> asyncio.Future[T]:
+        return self._traced(super().submit, command)
+
+    def ask(self, question: Command[T]) -> asyncio.Future[T]:
+        return self._traced(super().ask, question)
+
+    def _traced(
+        self, hand_in: Callable[[Command[T]], asyncio.Future[T]], command: Command[T]
+    ) -> asyncio.Future[T]:
         if not trace.get_current_span().get_span_context().is_valid:
-            return super().submit(command)
+            return hand_in(command)
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)
         about = {"tillgate.merchant_id": command.merchant_id}
         span = self._tracing.begun(f"journal {type(command).__name__}", about)
         told: Any = _Kept(command, carrier["traceparent"])
-        future: asyncio.Future[T] = super().submit(told)
+        future: asyncio.Future[T] = hand_in(told)
 
         def ended(done: asyncio.Future[T]) -> None:
             if done.cancelled():

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.core.failures import Failure, FailureGroup
-from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from support.fixtures import fresh_database
+from support.generated import refuses_bad_bodies
 from support.serving import hub, new_merchant
 
 
@@ -26,14 +26,6 @@ def no_fault(context: Any, response: Any, case: Any) -> None:
     """No 5xx but the documented one: no account of this merchant serves that channel."""
     if response.status_code >= 500:
         assert (response.status_code, "No payment provider" in response.text) == (503, True), response.text
-
-
-def refuses_bad_bodies(context: Any, response: Any, case: Any) -> bool | None:
-    """Unknown parameters and blank ones are ignored by design; a body that does not fit is refused."""
-    if case.meta is None or not case.meta.is_negative_at(ParameterLocation.BODY):
-        return None
-    refused: bool | None = openapi_checks.negative_data_rejection(context, response, case)
-    return refused
 
 
 CHECKS = [

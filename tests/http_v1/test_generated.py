@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.core.failures import Failure, FailureGroup
-from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from support.fixtures import fresh_database
+from support.generated import refuses_bad_bodies
 from support.serving import client, hub, new_merchant, rows
 from tillgate.client import Tillgate
 from tillgate.registry import providers
@@ -35,13 +35,6 @@ def no_fault(context: Any, response: Any, case: Any) -> None:
             (503, "service_unavailable"),
             (502, "unsure"),
         ), response.text
-
-
-def refuses_bad_bodies(context: Any, response: Any, case: Any) -> bool | None:
-    if case.meta is None or not case.meta.is_negative_at(ParameterLocation.BODY):
-        return None
-    refused: bool | None = openapi_checks.negative_data_rejection(context, response, case)
-    return refused
 
 
 CHECKS = [

@@ -6,11 +6,10 @@ Whatever was answered is true, whatever was refused is not there, and nothing ne
 from __future__ import annotations
 
 import asyncio
-import resource
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,6 +17,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from support.disk import no_file_may_grow
 from support.fixtures import fresh_database
 from support.postgres import Server
 from support.till import Till, open_till
@@ -60,17 +60,6 @@ async def test_a_full_disk(sqlite_url: str) -> None:
         # A connection that met an error is not used again, so there is room now.
         made += await asyncio.gather(*(till.open(shop, f"AFTER-{number}") for number in range(20)))
         await answered(till, shop, made)
-
-
-@contextmanager
-def no_file_may_grow(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes fails, as on a disk without room (Python ignores SIGXFSZ)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_a_write_ahead_log_that_cannot_grow(sqlite_url: str) -> None:

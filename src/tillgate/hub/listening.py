@@ -25,6 +25,7 @@ REFUSED_KEPT: Final = 60
 """Refused messages that are kept for one account in a minute, by one process."""
 _NOTHING_OPENS: Final = Opening("", "", b"", "", "")
 _MOVING_ASKS: Final = (dialogue.Reserve, dialogue.Settle, dialogue.Cancel)
+_QUESTIONS: Final = (dialogue.Check, dialogue.Look)
 
 CLUES_KEPT: Final = 8
 """Names a hint mentioned that one attempt remembers."""
@@ -130,6 +131,8 @@ class Asks:
         if isinstance(self.ask, dialogue.Note) and not isinstance(outcome, Refusal):
             outcome = self._note(plan, outcome)
         reply: Reply = self.connector.answer(self.inbound, self.heard, outcome)
+        if plan.is_view and plan.blank and not isinstance(outcome, Refusal):
+            return reply  # it changed nothing and promised nothing: there is nothing to keep
         again = verdict.change is None and isinstance(self.ask, _MOVING_ASKS)
         word = outcome.code if isinstance(outcome, Refusal) else "repeated" if again else "answered"
         payment_id = record.payment.id if record.payment else None
@@ -287,7 +290,9 @@ class Listening:
             reply: Reply = connector.answer(call, heard, rows)
             return reply
         if not isinstance(message, Tell | Hint | Noise):
-            reply = await kit.journal.submit(Asks(merchant, account, connector, heard, message, call))
+            asks = Asks(merchant, account, connector, heard, message, call)
+            hand_in = kit.journal.ask if isinstance(message, _QUESTIONS) else kit.journal.submit
+            reply = await hand_in(asks)
             return reply
         reply = connector.answer(call, heard, None)
         kept = _scrubbed(connector, call)

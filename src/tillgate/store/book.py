@@ -146,8 +146,9 @@ class Draft:
 class Book:
     """The facts of one batch and what was changed in them."""
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, *, view: bool = False) -> None:
         self.now = now
+        self.is_view = view  # nothing that is planned on it is written
         self.records: dict[str, Record] = {}
         self.by_order: dict[bytes, str] = {}
         self.standing_by_order: dict[bytes, str] = {}
@@ -322,6 +323,19 @@ class Plan:
         return found if isinstance(found, kind) else None
 
     # --- changes ---
+
+    @property
+    def is_view(self) -> bool:
+        """Whether an answer without a change is final: what would only be kept besides may be left out."""
+        return self._book.is_view
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing is to be written."""
+        return not (
+            self.saved or self.drafts or self.due or self.claims or self.inbound
+            or self.seen or self.answers or self.changes
+        )  # fmt: skip
 
     def save(self, before: RecordT | None, after: RecordT) -> RecordT:
         """Keep `after`; `before` is what it was decided on (None: it is new). Returns it with its version."""

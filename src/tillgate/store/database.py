@@ -67,6 +67,9 @@ class Database(Protocol):
     async def read(self, statement: ClauseElement, params: Mapping[str, Any] | None = None) -> list[Row]:
         """A committed view, beside the writers. What the database could not keep is not found in it."""
 
+    def view(self) -> AbstractAsyncContextManager[Tx]:
+        """One committed view for a moment, beside the writers: for reads that must fit each other."""
+
     def snapshot(self) -> AbstractAsyncContextManager[Tx]:
         """One committed view for as long as the block lasts, on a connection of its own that cannot write."""
 

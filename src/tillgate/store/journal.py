@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
 from operator import attrgetter
 from time import perf_counter
@@ -22,20 +22,20 @@ import structlog
 from sqlalchemy import bindparam, delete, update
 
 from tillgate.domain.errors import Fault, InDoubt, NotAllowed, NotFound, TillgateError, Unavailable
-from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.metrics import JournalFigures
 from tillgate.store import tables
-from tillgate.store.book import TABLE_OF, Book, Command, Needs, Plan, Remembered, record_of, together
-from tillgate.store.database import Conflict, Database, Taken, Tx, Wanted
+from tillgate.store.book import TABLE_OF, Book, Command, Plan
+from tillgate.store.database import Conflict, Database, Taken, Tx
+from tillgate.store.facts import load
 from tillgate.store.ids import now_ms
-from tillgate.store.statements import Row, changing, columns, key
+from tillgate.store.questions import Questions
+from tillgate.store.statements import Row, changing, key
 
 T = TypeVar("T")
 _BATCH: Final = 256
 _WAITING: Final = 20_000
-_TURNS: Final = 3
-"""Turns of the loop before a batch is taken. Who was just answered asks again in them (an answer goes out, a
-request comes in, it is read), and goes with the others instead of alone after them: fewer, fuller commits."""
+_STILL_TURNS: Final = 4
+_MOST_TURNS: Final = 40
 _REPLAYS: Final = 8
 _DOUBTS: Final = 12
 
@@ -55,6 +55,9 @@ class Journal:
         self._clock = clock
         self._waiting: deque[tuple[Command[Any] | Sql[Any], asyncio.Future[Any]]] = deque()
         self._bell = asyncio.Event()
+        self._came = 0  # commands and questions so far
+        self._healthy = True  # the last commit could be made
+        self._questions = Questions(database, clock, self._take)
         self._writers: list[asyncio.Task[None]] = []
         self._stopping = False
         self.figures = JournalFigures()
@@ -74,6 +77,7 @@ class Journal:
     async def stop(self) -> None:
         """Commit what is waiting, then end."""
         self._stopping = True
+        await self._questions.answered()
         self._bell.set()
         await asyncio.gather(*self._writers, return_exceptions=True)
 
@@ -83,6 +87,15 @@ class Journal:
         `Fault` for what the database cannot keep. Who stops waiting changes nothing."""
         return self._enqueue(command)
 
+    def ask(self, question: Command[T]) -> asyncio.Future[T]:
+        """As `submit`, for what most often changes nothing: it is answered from what is committed, and waits
+        for no disk, unless it turns out to change something, or to be refused. After a commit that failed it
+        waits for one that does not: an answer may promise what could not be kept."""
+        if not self._healthy or self._stopping or self._questions.waiting >= _WAITING:
+            return self._enqueue(question)
+        self._came += 1
+        return self._questions.ask(question)
+
     def run(self, work: Sql[T]) -> asyncio.Future[T]:
         return self._enqueue(work)
 
@@ -91,20 +104,23 @@ class Journal:
         if self._stopping or len(self._waiting) >= _WAITING:
             future.set_exception(Unavailable())
             return future
-        self._waiting.append((item, future))
-        self._bell.set()
+        self._take([(item, future)])
         return future
+
+    def _take(self, items: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
+        self._waiting.extend(items)
+        self._came += len(items)
+        self._bell.set()
 
     async def _write(self) -> None:
         while True:
             if not self._waiting:
-                if self._stopping:
+                if self._stopping and not self._questions.waiting:
                     return
                 self._bell.clear()
                 await self._bell.wait()
                 continue
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
+            await self._gathered()
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
             batch = [(item, future) for item, future in batch if not future.done()]  # the asker has left
             try:
@@ -113,6 +129,19 @@ class Journal:
             except Exception:
                 log.error("a batch failed", exc_info=True)
                 _fail(batch, Fault())
+
+    async def _gathered(self) -> None:
+        """Until nobody came for a few turns of the loop.
+
+        Who was just answered asks again in them (an answer goes out, a request comes in, it is read), and
+        goes with the others instead of alone after them: fewer, fuller commits."""
+        came, still = self._came, 0
+        for _ in range(_MOST_TURNS):
+            await asyncio.sleep(0)
+            still = still + 1 if came == self._came else 0
+            came = self._came
+            if still == _STILL_TURNS or len(self._waiting) >= _BATCH:
+                return
 
     async def _commit(self, batch: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
         """All in one commit; where that cannot be, each alone, so that its failure is its own."""
@@ -167,16 +196,21 @@ class Journal:
                 await _store(tx, book)
                 work = book.makes_work  # asked in here: what cannot be compared must not be kept
         except InDoubt:
+            self._healthy = False
             if not await self._happened(book):
                 raise Unavailable from None
             log.warning("a commit whose answer was lost had happened", size=len(items))
+        except Unavailable:
+            self._healthy = False
+            raise
+        self._healthy = True
         self.figures.committed(len(items), perf_counter() - begun, book.new_events, book.records)
         if work:
             self.kick()
         return outcomes
 
     async def _decide(self, tx: Tx, book: Book, items: Sequence[Any]) -> list[tuple[Any, Exception | None]]:
-        await _load(tx, book, [item for item in items if hasattr(item, "decide")])
+        await load(tx, book, [item for item in items if hasattr(item, "decide")])
         outcomes: list[tuple[Any, Exception | None]] = []
         for item in items:
             if not hasattr(item, "decide"):
@@ -230,67 +264,6 @@ def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Fault) -> Non
     for _, future in batch:
         _resolve(future, None, type(error)(str(error)))
 
-
-# --- facts in -----------------------------------------------------------------------------------------------
-
-
-async def _load(tx: Tx, book: Book, commands: Sequence[Command[Any]]) -> None:
-    if not commands:
-        return
-    merchants = sorted({command.merchant_id for command in commands})
-    for merchant_id, seq, chain in await tx.select(
-        tables.heads, ("merchant_id",), _keys(merchants), lock=True
-    ):
-        book.heads[merchant_id] = seq, bytes(chain)
-    needs = together(command.needs() for command in commands)
-    # Most orders and keys are new: one look says whether any of them is known.
-    wanted: list[Wanted] = [
-        (tables.payments, "order_key", needs.orders),
-        (tables.standing_orders, "order_key", needs.orders),
-        (tables.idempotency, "digest", needs.idempotency),
-    ]
-    wanted = [one for one in wanted if one[2]]
-    there = await tx.known(wanted)
-    known = {table.name for (table, _, _), some in zip(wanted, there, strict=True) if some}
-    await _load_records(tx, book, needs, known)
-    if "idempotency" in known:
-        for row in await tx.select(tables.idempotency, ("digest",), _keys(needs.idempotency)):
-            book.remembered[row[0]] = Remembered(*row)
-            book.known_answers.add(row[0])
-    if needs.seen:
-        for row in await tx.select(tables.inbound, ("digest",), _keys(needs.seen)):
-            book.seen.add(row[_INBOUND_DIGEST])
-
-
-async def _load_records(tx: Tx, book: Book, needs: Needs, known: Container[str]) -> None:
-    """`known` names the tables that have some of the orders."""
-
-    async def load(kind: type[Any], by: tuple[str, ...], keys: Sequence[Row]) -> list[Any]:
-        if not keys:
-            return []
-        found = [record_of(kind, row) for row in await tx.select(TABLE_OF[kind], by, keys)]
-        for record in found:
-            book.load(record)
-        return found
-
-    payments = await load(Payment, ("order_key",), _keys(needs.orders if "payments" in known else ()))
-    await load(StandingOrder, ("order_key",), _keys(needs.orders if "standing_orders" in known else ()))
-    await load(StandingOrder, ("id",), _keys(needs.standing))
-    attempts = await load(Attempt, ("id",), _keys(needs.attempts))
-    attempts += await load(Attempt, ("account_id", "external_id"), needs.externals)
-    refunds = await load(Refund, ("id",), _keys(needs.refunds))
-    named = {*needs.payments, *(record.payment_id for record in (*attempts, *refunds))}
-    payments += await load(Payment, ("id",), _keys(named - {payment.id for payment in payments}))
-    await load(Attempt, ("payment_id",), _keys({payment.id for payment in payments}))
-    parents = {payment.standing_id for payment in payments if payment.standing_id}
-    await load(StandingOrder, ("id",), _keys(parents - book.records.keys()))
-
-
-def _keys(values: Iterable[Any]) -> list[Row]:
-    return [(value,) for value in values]
-
-
-_INBOUND_DIGEST: Final = columns(tables.inbound).index("digest")
 
 _CLAIMED: Final = (tables.due.c.id == bindparam("claimed"), tables.due.c.tries == bindparam("number"))
 _END_CLAIM: Final = delete(tables.due).where(*_CLAIMED)

@@ -123,6 +123,20 @@ class PostgresDatabase:
             raise Unavailable() from error
 
     @asynccontextmanager
+    async def view(self) -> AsyncIterator[_Tx]:
+        assert self._reading is not None, "open() first"
+        try:
+            async with (
+                self._reading.acquire(timeout=_WAIT_S) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                yield _Tx(connection)
+        except _UNFIT as error:
+            raise Unfit(str(error)) from error
+        except _AWAY as error:
+            raise Unavailable() from error
+
+    @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[_Tx]:
         settings = {"application_name": "tillgate", "default_transaction_read_only": "on"}
         try:

@@ -137,6 +137,26 @@ class SqliteDatabase:
             raise _translated(error) from error
 
     @asynccontextmanager
+    async def view(self) -> AsyncIterator[_Tx]:
+        connection = self._read or self._connect(read_only=True)
+        self._read = connection
+        try:
+            connection.execute("BEGIN")
+            yield _Tx(connection)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                connection.rollback()
+            if isinstance(error, (sqlite3.Error, *_UNFIT)):
+                raised = _translated(error)
+                if isinstance(raised, Unavailable):
+                    self._read = None
+                    with suppress(sqlite3.Error):
+                        connection.close()
+                raise raised from error
+            raise
+
+    @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[_Tx]:
         connection = self._connect(read_only=True)
         # Whoever looks for damage must be able to read it.

@@ -28,7 +28,7 @@ from tillgate.domain.dialogue import (
     Statement,
 )
 from tillgate.domain.money import Money
-from tillgate.domain.payment import Attempt, Payment
+from tillgate.domain.payment import Attempt, Payment, StandingOrder
 from tillgate.domain.record import record
 from tillgate.providers.payme import accounts, links, rpc
 from tillgate.providers.payme.config import Config, checked, networks
@@ -209,7 +209,7 @@ class NewPassword(Noise):
 def result(method: str, record: Record) -> dict[str, Any]:
     """The `result` object of a method."""
     if method == "CheckPerformTransaction":
-        extra = _payme_metadata(record.payment)
+        extra = _payme_metadata(record.payment or record.standing)
         return {"allow": True} | {key: extra[key] for key in ("additional", "detail") if key in extra}
     if method == "GetStatement":
         rows = sorted(record.rows, key=lambda row: _attempt(row).provider_at or 0)
@@ -283,11 +283,11 @@ def _account(attempt: Attempt) -> dict[str, Any]:
     return found
 
 
-def _payme_metadata(payment: Payment | None) -> dict[str, Any]:
+def _payme_metadata(order: Payment | StandingOrder | None) -> dict[str, Any]:
     """`metadata.payme` of the order: `detail`, `additional` and `receivers`, as Payme wants them."""
-    if payment is None or not payment.metadata:
+    if order is None or not order.metadata:
         return {}
-    found = json.loads(payment.metadata).get("payme")
+    found = json.loads(order.metadata).get("payme")
     return found if isinstance(found, dict) else {}
 
 
