@@ -137,7 +137,9 @@ def operations(common: dict[str, Any]) -> list[Operation]:
             "GET", ("/v1/inbound",), "v1_list_inbound", "What providers said to us, the newest first",
             handler=list_, replies={200: models.InboundList}, errors=LIST,
             query={"account": "Id of an account.", "payment": "Id of a payment.",
-                   "verdict": "What we made of it: applied, repeated, answered, unauthenticated, …",
+                   "verdict": "What we made of it: applied, repeated, answered, unauthenticated, … "
+                              "A mere question (may this be paid, how does it stand) is listed only where "
+                              "it was refused.",
                    **CREATED, **PAGING}, **common,
         ),
         Operation(
