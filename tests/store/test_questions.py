@@ -117,6 +117,12 @@ async def test_who_stops_waiting_breaks_nothing(till: Till, shop: Merchant) -> N
     left.cancel()
     assert await stays == (True, "pending")
 
+    leaves = till.journal.ask(Asks(shop.id, lambda _: leaves.cancel()))  # while it is being looked up
+    stays = till.journal.ask(standing(shop, opened.payment.id))
+    async with asyncio.timeout(5):
+        assert await stays == (True, "pending")
+    assert leaves.cancelled()
+
 
 async def test_stopping_leaves_no_question_without_an_answer(database_url: str, clock: Clock) -> None:
     async with open_till(database_url, clock=clock) as till:

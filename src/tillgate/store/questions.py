@@ -75,5 +75,6 @@ def _answered(book: Book, question: Command[Any], future: asyncio.Future[Any]) -
         return False
     if not plan.blank:
         return False
-    future.set_result(answer)
+    if not future.done():  # the asker has left meanwhile
+        future.set_result(answer)
     return True
