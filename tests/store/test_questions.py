@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import select, text
 
@@ -122,6 +123,26 @@ async def test_who_stops_waiting_breaks_nothing(till: Till, shop: Merchant) -> N
     async with asyncio.timeout(5):
         assert await stays == (True, "pending")
     assert leaves.cancelled()
+
+
+async def test_a_look_that_does_not_end_is_given_up(pg_till_url: str) -> None:
+    """Here for a lock on a table; a connection that died in silence is the same."""
+    async with open_till(pg_till_url) as till:
+        shop = await till.merchant()
+        opened = await till.open(shop, "ORD-1")
+        plain = standing(shop, opened.payment.id)
+        other = await asyncpg.connect(pg_till_url)
+        held = other.transaction()
+        await held.start()
+        await other.execute("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE")
+        asked = till.journal.ask(plain)
+        async with asyncio.timeout(30):
+            while till.journal._questions.waiting:
+                await asyncio.sleep(0.01)
+        await held.rollback()
+        await other.close()
+        assert await asked == (False, "pending")
+        assert await till.journal.ask(plain) == (True, "pending")
 
 
 async def test_stopping_leaves_no_question_without_an_answer(database_url: str, clock: Clock) -> None:

@@ -176,6 +176,11 @@ class Book:
         """Whether a worker finds something to do as soon as it is committed."""
         return bool(self.new_deliveries) or any(row and row[4] <= self.now for row in self.due.values())
 
+    @property
+    def changed(self) -> bool:
+        """Whether something was decided that has to be written."""
+        return bool(self.before or self.new_events or self.new_inbound or self.due or self.answered)
+
     def row(self, record: Record) -> Row:
         made = self.rows.get(record.id)
         return made[1] if made is not None and made[0] is record else row_of(record)

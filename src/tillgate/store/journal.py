@@ -56,7 +56,7 @@ class Journal:
         self._waiting: deque[tuple[Command[Any] | Sql[Any], asyncio.Future[Any]]] = deque()
         self._bell = asyncio.Event()
         self._came = 0  # commands and questions so far
-        self._healthy = True  # the last commit could be made
+        self._healthy = True  # the last commit that had something to write could be made
         self._questions = Questions(database, clock, self._take)
         self._writers: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -203,7 +203,8 @@ class Journal:
         except Unavailable:
             self._healthy = False
             raise
-        self._healthy = True
+        if book.changed:
+            self._healthy = True
         self.figures.committed(len(items), perf_counter() - begun, book.new_events, book.records)
         if work:
             self.kick()

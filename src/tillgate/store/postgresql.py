@@ -46,6 +46,12 @@ _BY_INDEX = {
 }
 
 
+_VIEW = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; " + "; ".join(
+    f"SET LOCAL {name} = {value}" for name, value in _BY_INDEX.items()
+)
+"""One trip. What is looked up is what the writers look up."""
+
+
 class PostgresDatabase:
     engine: statements.Engine = "postgresql"
     writers = 2
@@ -126,11 +132,14 @@ class PostgresDatabase:
     async def view(self) -> AsyncIterator[_Tx]:
         assert self._reading is not None, "open() first"
         try:
-            async with (
-                self._reading.acquire(timeout=_WAIT_S) as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                yield _Tx(connection)
+            async with self._reading.acquire(timeout=_WAIT_S) as connection:
+                try:
+                    await connection.execute(_VIEW)
+                    yield _Tx(connection)
+                    await connection.execute("COMMIT")
+                except BaseException:
+                    connection.terminate()  # not asked to roll back: it may never answer
+                    raise
         except _UNFIT as error:
             raise Unfit(str(error)) from error
         except _AWAY as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from tillgate.store.book import Book, Command, Plan
 from tillgate.store.database import Database
@@ -17,7 +17,9 @@ from tillgate.store.facts import load_facts
 
 T = TypeVar("T")
 Asked: TypeAlias = tuple[Command[Any], asyncio.Future[Any]]
-_AT_ONCE = 256
+_AT_ONCE: Final = 256
+_LOOK_S: Final = 2.0
+"""A connection that never answers must not keep all questions: the writers have others."""
 
 
 class Questions:
@@ -56,7 +58,7 @@ class Questions:
             some = [one for one in some if not one[1].done()]  # the asker has left
             book = Book(self._clock(), view=True)
             try:
-                async with self._database.view() as tx:
+                async with asyncio.timeout(_LOOK_S), self._database.view() as tx:
                     await load_facts(tx, book, [question for question, _ in some])
             except Exception:  # noqa: BLE001 - found again, and said, by whoever it is passed on to
                 left = some

@@ -17,6 +17,7 @@ from tillgate.hub.standing import StandingIntent
 from tillgate.providers.payme.tests.payme_kit import KEY, PRICE_TIYIN
 from tillgate.providers.payme.tests.test_hub import Shop, shop_on
 from tillgate.store import tables
+from tillgate.store.work import ClaimDue
 
 HOURS_12_MS = 43_200_000
 _ids = itertools.count(1)
@@ -109,6 +110,8 @@ async def test_a_check_promises_nothing_while_nothing_can_be_written(sqlite_url:
             assert code(made) == -32400
             for _ in range(3):
                 assert code(await check()) == -32400
+                # A worker finds nothing to do: a commit that writes nothing proves nothing.
+                await shop.runtime.kit.journal.run(ClaimDue(1))
         assert (await check())["result"] == {"allow": True}
         before = len(await kept(shop))
         assert (await check())["result"] == {"allow": True}
