@@ -91,7 +91,7 @@ async def connected(wire: Wire) -> AsyncIterator[Talk]:
         yield talk
     finally:
         talk.close()
-        await asyncio.sleep(0.05)  # for the kiosk to see that this terminal is gone
+        await asyncio.sleep(0.25)  # for the kiosk to see that this terminal is gone
 
 
 @contextlib.asynccontextmanager
