@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from support.decisions import Does
 from support.records import payment
 from support.till import Clock, Till, open_till
 from tillgate.domain.errors import Fault, NotAllowed, NotFound, Unavailable
@@ -21,21 +22,6 @@ from tillgate.store.book import Needs, Plan
 from tillgate.store.database import Database, Tx
 from tillgate.store.directory import Merchant
 from tillgate.store.journal import Journal
-
-
-@dataclass(frozen=True)
-class Does:
-    """A command made of a function."""
-
-    merchant_id: str
-    decision: Callable[[Plan], Any]
-    needed: Needs = field(default_factory=Needs)
-
-    def needs(self) -> Needs:
-        return self.needed
-
-    def decide(self, plan: Plan) -> Any:
-        return self.decision(plan)
 
 
 @dataclass(frozen=True)

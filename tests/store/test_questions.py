@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import select, text
 
+from support.decisions import Does
 from support.till import Clock, Till, open_till
 from tillgate.domain.errors import NotAllowed, Unavailable
 from tillgate.store import tables
@@ -20,20 +19,7 @@ from tillgate.store.database import Database
 from tillgate.store.directory import Merchant
 
 
-@dataclass(frozen=True)
-class Asks:
-    merchant_id: str
-    decision: Callable[[Plan], Any]
-    needed: Needs = field(default_factory=Needs)
-
-    def needs(self) -> Needs:
-        return self.needed
-
-    def decide(self, plan: Plan) -> Any:
-        return self.decision(plan)
-
-
-def standing(shop: Merchant, payment_id: str) -> Asks:
+def standing(shop: Merchant, payment_id: str) -> Does:
     """How does a payment stand?"""
 
     def decide(plan: Plan) -> tuple[bool, str]:
@@ -41,7 +27,7 @@ def standing(shop: Merchant, payment_id: str) -> Asks:
         assert payment is not None
         return plan.is_view, payment.status
 
-    return Asks(shop.id, decide, Needs(payments=(payment_id,)))
+    return Does(shop.id, decide, Needs(payments=(payment_id,)))
 
 
 @asynccontextmanager
@@ -85,7 +71,7 @@ async def test_what_wants_to_change_something_is_ruled_on_in_a_batch_and_kept_on
         plan.at("look", "later", shop.id, plan.now + 10**9)
         return plan.is_view
 
-    assert await till.journal.ask(Asks(shop.id, decide)) is False
+    assert await till.journal.ask(Does(shop.id, decide)) is False
     assert await due(till) == [*before, "look:later"]
 
 
@@ -97,14 +83,14 @@ async def test_what_is_refused_is_refused_by_a_batch(till: Till, shop: Merchant)
         raise NotAllowed("no")
 
     with pytest.raises(NotAllowed, match="no"):
-        await till.journal.ask(Asks(shop.id, decide))
+        await till.journal.ask(Does(shop.id, decide))
     assert views == [True, False]
 
 
 async def test_one_that_cannot_be_looked_up_troubles_no_other(till: Till, shop: Merchant) -> None:
     opened = await till.open(shop, "ORD-1")
     plain = standing(shop, opened.payment.id)
-    odd = Asks(shop.id, lambda plan: plan.payment("pay_\ud800"), Needs(payments=("pay_\ud800",)))
+    odd = Does(shop.id, lambda plan: plan.payment("pay_\ud800"), Needs(payments=("pay_\ud800",)))
     asked = [plain, odd, plain]
     answers = await asyncio.gather(*map(till.journal.ask, asked), return_exceptions=True)
     assert [answers[0], answers[2]] == [(False, "pending")] * 2  # ruled on together, then each alone
@@ -118,7 +104,7 @@ async def test_who_stops_waiting_breaks_nothing(till: Till, shop: Merchant) -> N
     left.cancel()
     assert await stays == (True, "pending")
 
-    leaves = till.journal.ask(Asks(shop.id, lambda _: leaves.cancel()))  # while it is being looked up
+    leaves = till.journal.ask(Does(shop.id, lambda _: leaves.cancel()))  # while it is being looked up
     stays = till.journal.ask(standing(shop, opened.payment.id))
     async with asyncio.timeout(5):
         assert await stays == (True, "pending")
@@ -154,7 +140,7 @@ async def test_stopping_leaves_no_question_without_an_answer(database_url: str, 
             raise NotAllowed("no")
 
         plain = till.journal.ask(standing(shop, opened.payment.id))
-        refused = till.journal.ask(Asks(shop.id, refuses))
+        refused = till.journal.ask(Does(shop.id, refuses))
         stopping = asyncio.create_task(till.journal.stop())
         async with asyncio.timeout(5):
             assert await plain == (True, "pending")

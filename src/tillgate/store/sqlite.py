@@ -110,17 +110,13 @@ class SqliteDatabase:
                 # The fsync is the wait: it leaves the loop, so the next batch gathers meanwhile.
                 await _shielded(self._committer, connection.commit)
             except BaseException as error:
-                with suppress(sqlite3.Error):
-                    connection.rollback()
-                if isinstance(error, (sqlite3.Error, *_UNFIT)):
-                    raised = _translated(error)
-                    if isinstance(raised, Unavailable):
-                        self._write = None  # a connection after an I/O error is not to be trusted
-                        with suppress(sqlite3.Error):
-                            connection.close()
-                        raised = InDoubt() if committing else raised
-                    raise raised from error
-                raise
+                raised = _rolled_back(connection, error)
+                if raised is None:
+                    raise
+                if isinstance(raised, Unavailable):
+                    self._write = None
+                    raised = InDoubt() if committing else raised
+                raise raised from error
 
     async def read(self, statement: ClauseElement, params: Mapping[str, Any] | None = None) -> list[Row]:
         made = statements.compiled("sqlite", statement)
@@ -145,16 +141,12 @@ class SqliteDatabase:
             yield _Tx(connection)
             connection.execute("COMMIT")
         except BaseException as error:
-            with suppress(sqlite3.Error):
-                connection.rollback()
-            if isinstance(error, (sqlite3.Error, *_UNFIT)):
-                raised = _translated(error)
-                if isinstance(raised, Unavailable):
-                    self._read = None
-                    with suppress(sqlite3.Error):
-                        connection.close()
-                raise raised from error
-            raise
+            raised = _rolled_back(connection, error)
+            if raised is None:
+                raise
+            if isinstance(raised, Unavailable):
+                self._read = None
+            raise raised from error
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[_Tx]:
@@ -188,6 +180,20 @@ async def _shielded(executor: ThreadPoolExecutor, work: Any) -> None:
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
+
+
+def _rolled_back(connection: sqlite3.Connection, error: BaseException) -> Exception | None:
+    """What a failure of SQLite's is in our words; None for anybody else's. `Unavailable`: it is closed, too,
+    because a connection after an I/O error is not to be trusted."""
+    with suppress(sqlite3.Error):
+        connection.rollback()
+    if not isinstance(error, (sqlite3.Error, *_UNFIT)):
+        return None
+    raised = _translated(error)
+    if isinstance(raised, Unavailable):
+        with suppress(sqlite3.Error):
+            connection.close()
+    return raised
 
 
 def _translated(error: Exception) -> Exception:
