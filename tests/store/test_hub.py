@@ -23,6 +23,7 @@ from tillgate.domain.errors import (
     OrderConflict,
     RefundNotAllowed,
     Unreachable,
+    Unsure,
 )
 from tillgate.domain.payment import Payment, Refund
 from tillgate.hub import Intent, Key, Opened
@@ -844,6 +845,17 @@ async def test_a_cancellation_that_the_bank_does_not_hear(till: Till, shop: Merc
     with pytest.raises(Unreachable):
         await till.hub.cancel(shop, opened.payment.id)
     assert (await payment(till, opened)).status == "pending"
+
+
+@pytest.mark.parametrize("look", ["broken", "never_got", "unreachable"])
+async def test_a_refused_cancellation_that_cannot_be_looked_up(till: Till, shop: Merchant, look: str) -> None:
+    opened = await till.open(shop, "ORD-1")
+    till.bank.fail("cancel", "declined")
+    till.bank.fail("look", look)
+    with pytest.raises(Unreachable if look == "unreachable" else Unsure):
+        await till.hub.cancel(shop, opened.payment.id)
+    assert (await payment(till, opened)).status == "pending"
+    assert (await till.hub.cancel(shop, opened.payment.id)).status == "cancelled"
 
 
 # --- due work -----------------------------------------------------------------------------------------------

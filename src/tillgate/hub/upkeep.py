@@ -390,23 +390,24 @@ class Upkeep:
         order = self._kit.order(payment, attempt, account)
         tell: Tell | None = None
         knowable = False
-        if isinstance(connector, Cancels):
-            try:
-                tell = _closing(await connector.cancel(order, self._kit.out), why)
-                knowable = True
-            except Declined as error:  # too late, or it never had it
-                found_nothing(account, attempt.id, error)
-            except (Unreachable, Unsure):
-                raise
-            except Exception as error:
-                log.error("a connector failed", provider=account.provider, payment=payment.id, exc_info=True)
-                raise Unsure("whether it was withdrawn is not known") from error
-        if not knowable and isinstance(connector, Looks):
-            try:
-                tell = await connector.look(order, self._kit.out)
-                knowable = True
-            except Declined as error:
-                found_nothing(account, attempt.id, error)
+        try:
+            if isinstance(connector, Cancels):
+                try:
+                    tell = _closing(await connector.cancel(order, self._kit.out), why)
+                    knowable = True
+                except Declined as error:  # too late, or it never had it
+                    found_nothing(account, attempt.id, error)
+            if not knowable and isinstance(connector, Looks):
+                try:
+                    tell = await connector.look(order, self._kit.out)
+                    knowable = True
+                except Declined as error:
+                    found_nothing(account, attempt.id, error)
+        except (Unreachable, Unsure):
+            raise
+        except Exception as error:
+            log.error("a connector failed", provider=account.provider, payment=payment.id, exc_info=True)
+            raise Unsure("whether it was withdrawn is not known") from error
         if tell is not None:
             await self._listening.told(merchant, account, replace(tell, operation_id=attempt.id))
         return knowable

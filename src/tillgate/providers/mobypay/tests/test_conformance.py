@@ -50,9 +50,11 @@ async def test_our_kiosk_keeps_every_rule(tmp_path: Path) -> None:
         tasks: ClassVar[list[asyncio.Task[None]]] = []
 
         def told(self, text: str) -> None:
-            self.tasks.append(asyncio.create_task(self._does(text)))
+            self.tasks.append(asyncio.create_task(self._does(text, self.tasks[-1:])))
 
-        async def _does(self, text: str) -> None:
+        async def _does(self, text: str, before: list[asyncio.Task[None]]) -> None:
+            # One thing after the other: a terminal may hear of a payment before its clerk knows its name.
+            await asyncio.gather(*before)
             if begin := re.fullmatch(r"At the kiosk, start a (\w+) payment of RM ([\d.]+)", text):
                 self.txn_id = (await kiosk.pay(begin[2], mode=begin[1]))["txn_id"]
             elif re.fullmatch(r"At the kiosk, cancel the payment of RM [\d.]+", text):
@@ -63,6 +65,7 @@ async def test_our_kiosk_keeps_every_rule(tmp_path: Path) -> None:
 
         async def says_yes(self, question: str, within_s: float) -> bool:
             assert re.fullmatch(r"Does the kiosk call the payment of RM [\d.]+ paid\?", question)
+            await asyncio.gather(*self.tasks)
             return await kiosk.state(self.txn_id) == "succeeded"
 
     url, options = f"tcp://127.0.0.1:{kiosk.port}", {"secret": oracle.SECRET, "patience-s": "30"}
