@@ -285,6 +285,27 @@ async def test_a_bank_that_cannot_be_asked_leaves_it_to_an_operator(
     assert await due(till) == []
 
 
+async def test_what_was_unsure_past_its_time_and_turns_out_to_be_open_expires(
+    till: Till, shop: Merchant, clock: Clock
+) -> None:
+    till.bank.fail("start", "lost", "lost")
+    late = await till.open(shop, "ORD-1", channel="blind_qr")
+    for _ in range(2):
+        await on(till, clock, s=7_300)
+    assert (await payment(till, late)).status == "unsure"
+    early = await till.open(shop, "ORD-2", channel="blind_qr")
+    for opened in (late, early):  # the bank sends word that it has the charge, and nobody paid it yet
+        await till.told(shop, opened.attempt.id, till.bank.charges[opened.attempt.id])
+        assert (await payment(till, opened)).status == "pending"
+    await till.worker.drain()
+    assert [(await payment(till, one)).status for one in (late, early)] == ["expired", "pending"]
+    await till.pay(shop, late)
+    assert (await payment(till, late)).late
+    await on(till, clock, s=901)
+    assert (await payment(till, early)).status == "expired"
+    assert await due(till) == []
+
+
 async def test_a_process_that_died_before_its_call(till: Till, shop: Merchant, clock: Clock) -> None:
     """Cancelling the request stands for the process's death: nothing runs after it."""
     till.bank.fail("start", "hang")

@@ -102,6 +102,9 @@ def schedule(plan: Plan, before: Attempt, payment: Payment, attempt: Attempt) ->
     """The due work that follows from how an attempt stands now."""
     if attempt.phase == "unsure" and before.phase != "unsure":
         plan.at("look", attempt.id, attempt.merchant_id, plan.now + LOOK_AFTER_LOSS_MS)
+    if before.phase == "unsure" and attempt.phase == "pending" and payment.live_attempt_id == attempt.id:
+        # Its time may have come while nobody knew: what is unsure does not expire, what is open does.
+        plan.at("expire", payment.id, payment.merchant_id, payment.expires_at)
     if before.phase in LIVE and attempt.phase not in LIVE:
         plan.done("look", attempt.id)
     if payment.live_attempt_id is None and (payment.paid_minor or payment.closed):
