@@ -34,9 +34,10 @@ install-dev: $(DEV) ## Install what tests and checks need as well
 demo: $(RUNTIME) ## Run hub, worker and sandbox, and show payments being made (ARGS=--exit ends after the show)
 	@$(BIN)/tillgate demo $(ARGS)
 
+# Three for two cores: a third of a test's time is waiting (a lease, a payer, a process).
 test: $(DEV) ## Run all tests, on SQLite, PostgreSQL and a browser (ARGS='-k word' for some)
 	@$(BIN)/python tests/support/browser.py
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(DEV) ## Check format, lint, types, architecture and dependencies
 	$(BIN)/ruff format --check .
