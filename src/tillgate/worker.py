@@ -131,7 +131,7 @@ class Worker:
             return
         try:
             async with asyncio.timeout(WORK_TIMEOUT_S):
-                await work(due.subject, due.tries)
+                await work(due)
             self.figures.due[due.kind, "done"] += 1
         except TillgateError as error:
             # Its lease brings it up again.

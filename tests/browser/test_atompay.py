@@ -17,6 +17,7 @@ from tillgate.http.server import Server, listen
 from tillgate.hub import Intent
 from tillgate.providers.atompay_in import PROVIDER
 from tillgate.providers.atompay_in.simulator import Simulator
+from tillgate.store.work import Due
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -116,7 +117,7 @@ async def test_the_ways_in_which_a_payer_comes_back(place: Place, browser_page: 
     await place.pays(page, url, "close")
     await page.get_by_text("Nobody returns to the shop").wait_for()
     assert (await hub.runtime.kit.reads.payment(closed)).status == "pending"  # type: ignore[union-attr]
-    await hub.runtime.hub.due_work["look"](attempt, 1)
+    await hub.runtime.hub.due_work["look"](Due("look", attempt, 1, 0))
     await place.status(closed, "paid")
 
     # Leaving the gateway is no proof of anything: the payment stays open, and its page can be opened again.

@@ -573,6 +573,36 @@ async def test_a_hint_that_comes_during_a_look_is_not_forgotten(
     assert (await payment(till, opened)).status == "paid"
 
 
+async def test_a_look_that_ends_last_does_not_end_a_later_one(
+    till: Till, second: Till, shop: Merchant, clock: Clock
+) -> None:
+    """What the later one found can only be booked after a refund of ours: it has to be looked for again."""
+    opened = await till.paid(shop, "ORD-1")
+    till.bank.refunds_end = "pending"
+    made = await till.hub.refund(shop, opened.payment.id, 4_000, "why")
+    await till.worker.drain()
+    call = notice(opened.attempt.id, Charge(10_000, "IDR"))
+    hint = replace(call, body=call.body.replace(b'"event_id": null', b'"hint": true'))
+    account = shop.account("inviting")
+    await till.hub.receive(shop, account, hint)
+    till.bank.fail("look", "pause")
+    slow = asyncio.create_task(till.worker.drain())
+    while not till.bank.calls["look"]:
+        await asyncio.sleep(0.001)
+    clock.on(s=1)
+    till.bank.charges[opened.attempt.id].refunded_minor += 500  # on the bank's own pages
+    await till.hub.receive(shop, account, hint)
+    await second.worker.drain()
+    assert till.bank.calls["look"] == 2
+    till.bank.go_on.set()
+    await slow
+    till.bank.end_refund(made.refund.id, "succeeded")
+    await till.told(shop, made.refund.id, "succeeded")
+    await on(till, clock, s=7_300)
+    assert (await payment(till, opened)).refunded_minor == 4_500
+    assert await due(till) == []
+
+
 @pytest.mark.parametrize("total", [9_000, 11_000])
 async def test_a_wrong_amount_is_held_until_an_operator_accepts_it(
     till: Till, shop: Merchant, total: int

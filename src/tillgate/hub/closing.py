@@ -17,6 +17,7 @@ from tillgate.schemas_kiosk import Wish
 from tillgate.spi import Connector, Fetched, Schedules
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Merchant
+from tillgate.store.work import Due
 
 
 @record
@@ -101,9 +102,8 @@ class LooksAgain:
     """What a look that brought no evidence means, and when to look next."""
 
     merchant: Merchant
-    attempt_id: str
+    due: Due
     at: int
-    tries: int
     fact: Closed | AnswerLost | None = None
     keep: bool = False  # evidence came that cannot be true yet
     connector: Connector = None
@@ -114,10 +114,10 @@ class LooksAgain:
         return self.merchant.id
 
     def needs(self) -> Needs:
-        return Needs(attempts=(self.attempt_id,))
+        return Needs(attempts=(self.due.subject,))
 
     def decide(self, plan: Plan) -> None:
-        attempt = plan.attempt(self.attempt_id)
+        attempt = plan.attempt(self.due.subject)
         assert attempt is not None
         if self.fact is not None:
             _, attempt = move(plan, self.merchant, attempt, self.fact)
@@ -125,7 +125,7 @@ class LooksAgain:
         if isinstance(self.connector, Schedules) and attempt.phase not in ("created", "unsure"):
             scheduled = self.connector.next_look(attempt, plan.now)
             at = scheduled if scheduled is None or (self.answered and not self.keep) else self.at
-        plan.conclude("look", attempt.id, self.tries, at)
+        plan.conclude(self.due, at)
 
 
 @record

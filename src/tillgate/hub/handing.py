@@ -17,6 +17,7 @@ from tillgate.spi import HandsOn, Once
 from tillgate.store.book import Needs, Plan, Remembered, Target
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest
+from tillgate.store.work import Due
 
 KIND = "hand_on"
 """Due work: its subject is `STREAM + inbound id`, so that ids tell the order within a stream."""
@@ -143,7 +144,10 @@ class Handing:
         self._beginning: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    async def run(self, subject: str, tries: int) -> None:
+    async def run(self, due: Due) -> None:
+        await self._run(due.subject, due.tries)
+
+    async def _run(self, subject: str, tries: int) -> None:
         if subject in self._running:
             return
         if len(self._running) >= AT_ONCE:
@@ -177,7 +181,7 @@ class Handing:
         while self._full and not self._stopping:
             waiting, tries, until = self._full.popleft()
             if time.monotonic() < until:
-                task = asyncio.create_task(self.run(waiting, tries))
+                task = asyncio.create_task(self._run(waiting, tries))
                 self._beginning.add(task)
                 task.add_done_callback(self._beginning.discard)
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 from tillgate.domain import ledger
 from tillgate.domain.errors import (
@@ -36,6 +36,7 @@ from tillgate.spi import Looks, RefundRules, Refunds
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import new_id
+from tillgate.store.work import Due
 
 _PATIENCE_MS: Final = (5_000, 15_000, 60_000, 300_000, 1_800_000, 7_200_000)
 """Between two tries to send or to look up a refund."""
@@ -136,14 +137,13 @@ class OpenRefund:
 
 @record
 class RefundMoves:
-    """Book what the due work of `kind` about a refund brought, and what is due next."""
+    """Book what due work about a refund brought, and what is due next."""
 
     merchant: Merchant
     refund_id: str
     fact: RefundFact | None  # None: nothing new
     again_at: int  # when to look or to try again
-    kind: Literal["refund", "look_refund"]
-    tries: int
+    due: Due
 
     @property
     def merchant_id(self) -> str:
@@ -162,10 +162,10 @@ class RefundMoves:
             plan.done("look_refund", refund.id)
         elif refund.phase == "created":  # nothing left us, so the next try is the first
             plan.at("refund", refund.id, refund.merchant_id, self.again_at)
-        elif self.kind == "look_refund":
-            plan.conclude("look_refund", refund.id, self.tries, self.again_at)
+        elif self.due.kind == "look_refund":
+            plan.conclude(self.due, self.again_at)
         else:
-            plan.conclude("refund", refund.id, self.tries, None)
+            plan.conclude(self.due, None)
             plan.at("look_refund", refund.id, refund.merchant_id, self.again_at)
 
 
@@ -206,16 +206,16 @@ class Refunding:
         payment: Payment,
         attempt: Attempt,
         refund: Refund,
-        tries: int,
+        due: Due,
     ) -> None:
-        """Due work `refund`. `tries` counts this one: above 1 an earlier one was cut off, perhaps behind its
-        call, so that we must look before anything is sent."""
+        """Due work `refund`. Above the first try an earlier one was cut off, perhaps behind its call, so that
+        we must look before anything is sent."""
         now = self._kit.clock()
-        if refund.phase == "created" and tries == 1:
-            await self._call(merchant, account, payment, attempt, refund, "refund", tries)
+        if refund.phase == "created" and due.tries == 1:
+            await self._call(merchant, account, payment, attempt, refund, due)
         else:
             lost = RefundAnswerLost() if refund.phase == "created" else None
-            await self._book(merchant, refund, lost, now, "refund", tries)
+            await self._book(merchant, refund, lost, now, due)
 
     async def look(
         self,
@@ -224,12 +224,12 @@ class Refunding:
         payment: Payment,
         attempt: Attempt,
         refund: Refund,
-        tries: int,
+        due: Due,
     ) -> None:
         """Due work `look_refund`."""
         connector = self._kit.connector(account)
         order = self._kit.refund_order(payment, attempt, refund, account)
-        again = self._kit.clock() + patience_ms(tries)
+        again = self._kit.clock() + patience_ms(due.tries)
         if isinstance(connector, Looks):
             try:
                 tell = await connector.look_refund(order, self._kit.out)
@@ -240,9 +240,9 @@ class Refunding:
                     await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
                 elif refund.phase == "unsure":
                     # It never arrived, so it is sent under its own id once more.
-                    await self._call(merchant, account, payment, attempt, refund, "look_refund", tries)
+                    await self._call(merchant, account, payment, attempt, refund, due)
                     return
-        await self._book(merchant, refund, None, again, "look_refund", tries)
+        await self._book(merchant, refund, None, again, due)
 
     async def _call(
         self,
@@ -251,8 +251,7 @@ class Refunding:
         payment: Payment,
         attempt: Attempt,
         refund: Refund,
-        kind: Literal["refund", "look_refund"],
-        tries: int,
+        due: Due,
     ) -> None:
         connector = self._kit.connector(account)
         order = self._kit.refund_order(payment, attempt, refund, account)
@@ -262,11 +261,11 @@ class Refunding:
         try:
             rules = connector.refund_rules(attempt.channel)
             if rules and not rules.parallel and await self._another_first(payment, refund):
-                await self._book(merchant, refund, None, soon, kind, tries)
+                await self._book(merchant, refund, None, soon, due)
                 return
             tell = await connector.refund(order, self._kit.out)
         except Unreachable:
-            await self._book(merchant, refund, None, soon, kind, tries)
+            await self._book(merchant, refund, None, soon, due)
             return
         except Declined as error:
             fact = RefundFailed(str(error)[:300])
@@ -284,7 +283,7 @@ class Refunding:
         else:
             await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
             fact = RefundAccepted()
-        await self._book(merchant, refund, fact, now + patience_ms(0), kind, tries)
+        await self._book(merchant, refund, fact, now + patience_ms(0), due)
 
     async def _another_first(self, payment: Payment, refund: Refund) -> bool:
         """Of several refunds where the provider runs one at a time, the oldest goes first."""
@@ -298,7 +297,6 @@ class Refunding:
         refund: Refund,
         fact: RefundFact | None,
         again: int,
-        kind: Literal["refund", "look_refund"],
-        tries: int,
+        due: Due,
     ) -> None:
-        await self._kit.journal.submit(RefundMoves(merchant, refund.id, fact, again, kind, tries))
+        await self._kit.journal.submit(RefundMoves(merchant, refund.id, fact, again, due))

@@ -20,6 +20,7 @@ from tillgate.schemas_kiosk import Wish
 from tillgate.spi import Cancels, Connector, Fetched, Looks
 from tillgate.store.book import Command
 from tillgate.store.directory import Account, Merchant
+from tillgate.store.work import Due
 
 RenderPayment: TypeAlias = Callable[[Payment], bytes]
 
@@ -31,7 +32,7 @@ class Upkeep:
         self._kit = kit
         self._listening = listening
         self._refunding = refunding
-        self.kinds: dict[str, Callable[[str, int], Awaitable[None]]] = {
+        self.kinds: dict[str, Callable[[Due], Awaitable[None]]] = {
             "expire": self._expire,
             "lapse": self._lapse,
             "look": self._look,
@@ -89,7 +90,8 @@ class Upkeep:
 
     # --- due work: each is safe to run twice, and to be cut off anywhere ---
 
-    async def _expire(self, payment_id: str, tries: int) -> None:
+    async def _expire(self, due: Due) -> None:
+        payment_id = due.subject
         payment = await self._kit.reads.payment(payment_id)
         if payment is None:
             return
@@ -103,28 +105,28 @@ class Upkeep:
         closes = Closes(merchant, payment_id, "expired", "expired", True, not knowable, connector)
         await self._kit.journal.submit(_unless_held(closes))
 
-    async def _lapse(self, attempt_id: str, tries: int) -> None:
-        found = await self._found(attempt_id)
+    async def _lapse(self, due: Due) -> None:
+        found = await self._found(due.subject)
         if found is not None:
-            await self._kit.journal.submit(Lapses(found[0], attempt_id))
+            await self._kit.journal.submit(Lapses(found[0], due.subject))
 
-    async def _withdraw(self, attempt_id: str, tries: int) -> None:
+    async def _withdraw(self, due: Due) -> None:
         """The order was paid another way while this attempt is open."""
-        found = await self._found(attempt_id)
+        found = await self._found(due.subject)
         if found is None:
             return
         merchant, account, payment, attempt = found
         if attempt.phase in LIVE:
             await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
-        await self._kit.journal.submit(Withdrawn(merchant, attempt_id, self._kit.connector(account)))
+        await self._kit.journal.submit(Withdrawn(merchant, attempt.id, self._kit.connector(account)))
 
-    async def _look(self, attempt_id: str, tries: int) -> None:
-        found = await self._found(attempt_id)
+    async def _look(self, due: Due) -> None:
+        found = await self._found(due.subject)
         if found is None:
             return
         merchant, account, payment, attempt = found
         connector, now = self._kit.connector(account), self._kit.clock()
-        again = now + patience_ms(tries)
+        again = now + patience_ms(due.tries)
         fact: Closed | AnswerLost | None = None
         keep = answered = False
         if isinstance(connector, Looks):
@@ -145,19 +147,17 @@ class Upkeep:
                     fact = Closed("failed", "the provider never got it")
         elif attempt.phase == "created":
             fact = AnswerLost()  # we may have stopped on either side of the call
-        await self._kit.journal.submit(
-            LooksAgain(merchant, attempt_id, again, tries, fact, keep, connector, answered)
-        )
+        await self._kit.journal.submit(LooksAgain(merchant, due, again, fact, keep, connector, answered))
 
-    async def _refund(self, refund_id: str, tries: int) -> None:
-        found = await self._refund_found(refund_id)
+    async def _refund(self, due: Due) -> None:
+        found = await self._refund_found(due.subject)
         if found is not None:
-            await self._refunding.send(*found, tries)
+            await self._refunding.send(*found, due)
 
-    async def _look_refund(self, refund_id: str, tries: int) -> None:
-        found = await self._refund_found(refund_id)
+    async def _look_refund(self, due: Due) -> None:
+        found = await self._refund_found(due.subject)
         if found is not None:
-            await self._refunding.look(*found, tries)
+            await self._refunding.look(*found, due)
 
     # --- helpers ---
 

@@ -23,6 +23,7 @@ from tillgate.domain.record import of_row, record, replace
 from tillgate.store import tables
 from tillgate.store.ids import event_id, new_id
 from tillgate.store.statements import Row, columns
+from tillgate.store.work import Due
 
 Record: TypeAlias = Payment | Attempt | Refund | StandingOrder
 RecordT = TypeVar("RecordT", Payment, Attempt, Refund, StandingOrder)
@@ -166,7 +167,7 @@ class Book:
         self.known_answers: set[bytes] = set()  # digests that were loaded
         self.answered: dict[bytes, None] = {}  # digests to write
         self.due: dict[str, Row | None] = {}  # None: done
-        self.claims: list[tuple[str, int, int | None]] = []  # id, the claim's tries, when again; None: never
+        self.claims: list[tuple[Due, int | None]] = []  # when again; None: never
         self.moved: dict[tuple[str, str, str], int] = {}
         self.changes: list[Change] = []
         self.rows: dict[str, tuple[Record, Row]] = {}  # of what was told, ready to be written
@@ -280,7 +281,7 @@ class Plan:
         self.saved: dict[str, tuple[int | None, Record]] = {}
         self.drafts: list[Draft] = []
         self.due: dict[str, Row | None] = {}
-        self.claims: list[tuple[str, int, int | None]] = []
+        self.claims: list[tuple[Due, int | None]] = []
         self.inbound: list[Row] = []
         self.seen: list[bytes] = []
         self.answers: list[Remembered] = []
@@ -400,7 +401,7 @@ class Plan:
     def done(self, kind: str, subject: str) -> None:
         self.due[f"{kind}:{subject}"] = None
 
-    def conclude(self, kind: str, subject: str, tries: int, again_at: int | None) -> None:
-        """End the claim that `tries` counts, for ever (None) or until a time. Who wished for the same work
-        since it was claimed has news that the claim has not seen: that wish stays."""
-        self.claims.append((f"{kind}:{subject}", tries, again_at))
+    def conclude(self, claim: Due, again_at: int | None) -> None:
+        """End a claim, for ever (None) or until a time. Who wished for the same work since it was claimed has
+        news that the claim has not seen: that wish stays, and so does whoever has claimed it meanwhile."""
+        self.claims.append((claim, again_at))

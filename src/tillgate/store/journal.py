@@ -266,7 +266,11 @@ def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Fault) -> Non
         _resolve(future, None, type(error)(str(error)))
 
 
-_CLAIMED: Final = (tables.due.c.id == bindparam("claimed"), tables.due.c.tries == bindparam("number"))
+_CLAIMED: Final = (
+    tables.due.c.id == bindparam("claimed"),
+    tables.due.c.tries == bindparam("number"),
+    tables.due.c.run_at == bindparam("until"),  # a later claim of a later wish may have the same number
+)
 _END_CLAIM: Final = delete(tables.due).where(*_CLAIMED)
 _RENEW_CLAIM: Final = update(tables.due).where(*_CLAIMED).values(run_at=bindparam("again_at"))
 
@@ -325,8 +329,9 @@ async def _store_due(tx: Tx, book: Book) -> None:
         await tx.upsert(tables.due, wanted)
     if done:
         await tx.delete(tables.due, done)
-    for due_id, tries, again_at in book.claims:
-        params = {"claimed": due_id, "number": tries}
+    for claim, again_at in book.claims:
+        named = f"{claim.kind}:{claim.subject}"
+        params = {"claimed": named, "number": claim.tries, "until": claim.until}
         if again_at is None:
             await tx.execute(_END_CLAIM, params)
         else:

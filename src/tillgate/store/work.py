@@ -97,11 +97,12 @@ class Result:
 
 @record
 class Due:
-    """Something to do for a subject; `tries` counts this one."""
+    """Something to do for a subject; `tries` counts this one, `until` (epoch ms) ends its claim."""
 
     kind: str
     subject: str
     tries: int
+    until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class ClaimDue:
 
     async def run(self, tx: Tx, now: int) -> list[Due]:
         params = {"now": now, "limit": self.limit, "until": now + LEASE_MS}
-        return [Due(row[1], row[2], row[5]) for row in await tx.execute(_CLAIM_DUE, params)]
+        return [Due(row[1], row[2], row[5], row[4]) for row in await tx.execute(_CLAIM_DUE, params)]
 
 
 @dataclass(frozen=True, slots=True)

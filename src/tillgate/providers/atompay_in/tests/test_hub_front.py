@@ -22,6 +22,7 @@ from tillgate.providers.atompay_in.conformance import CONFORMANCE, ORDERS_NEEDED
 from tillgate.providers.atompay_in.simulator import Simulator
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
+from tillgate.store.work import Due
 
 from .conftest import serving
 from .test_hub import Place
@@ -162,13 +163,13 @@ async def test_pending_paid_and_closed_payments_are_looked_at_on_schedule(place:
     await place.pay(given, "pending")
     assert await due(place) == [attempt.created_at + 180_000]
     place.simulator.gateway.settle(given["merchTxnId"], "success")  # and its callback gets lost
-    await place.runtime.hub.due_work["look"](attempt.id, 1)
+    await place.runtime.hub.due_work["look"](Due("look", attempt.id, 1, 0))
     assert (await place.payment(payment_id)).status == "paid"
     [at] = await due(place)  # T+1, at noon in India
     assert datetime.fromtimestamp(at / 1000, UTC).strftime("%H:%M:%S") == "06:30:00"
     assert 0 < at - attempt.created_at <= 36 * 3_600_000
     place.simulator.gateway.settle(given["merchTxnId"], "reversed")
-    await place.runtime.hub.due_work["look"](attempt.id, 1)
+    await place.runtime.hub.due_work["look"](Due("look", attempt.id, 1, 0))
     assert (await place.payment(payment_id)).reversed_minor == 31_900
     assert await due(place) == []
 
