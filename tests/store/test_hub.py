@@ -573,6 +573,29 @@ async def test_a_hint_that_comes_during_a_look_is_not_forgotten(
     assert (await payment(till, opened)).status == "paid"
 
 
+async def test_a_look_that_finds_it_paid_does_not_end_what_a_hint_wished_since(
+    till: Till, shop: Merchant
+) -> None:
+    """The bank gives some back while the look that will find the payment is under way."""
+    opened = await till.open(shop, "ORD-1")
+    till.bank.pay(opened.attempt.id)
+    call = notice(opened.attempt.id, Charge(10_000, "IDR"))
+    hint = replace(call, body=call.body.replace(b'"event_id": null', b'"hint": true'))
+    account = shop.account("inviting")
+    await till.hub.receive(shop, account, hint)
+    till.bank.fail("look", "pause")
+    slow = asyncio.create_task(till.worker.drain())
+    while not till.bank.calls["look"]:
+        await asyncio.sleep(0.001)
+    till.bank.charges[opened.attempt.id].refunded_minor += 500
+    await till.hub.receive(shop, account, hint)
+    till.bank.go_on.set()
+    await slow  # without any time passing
+    found = await payment(till, opened)
+    assert (found.paid_minor, found.refunded_minor) == (10_000, 500)
+    assert await due(till) == []
+
+
 async def test_a_look_that_ends_last_does_not_end_a_later_one(
     till: Till, second: Till, shop: Merchant, clock: Clock
 ) -> None:

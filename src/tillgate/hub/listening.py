@@ -303,7 +303,7 @@ class Listening:
             await kit.journal.submit(Hints(merchant, account, message, kept, reply))
         return reply
 
-    async def told(self, merchant: Merchant, account: Account, tell: Tell) -> Told:
-        """Book evidence that we fetched ourselves."""
-        told = await self._kit.journal.submit(Tells(merchant, account, tell, self._kit))
+    async def told(self, merchant: Merchant, account: Account, tell: Tell, *, looking: bool = False) -> Told:
+        """Book evidence that we fetched ourselves; `looking`: by due work that says when to look again."""
+        told = await self._kit.journal.submit(Tells(merchant, account, tell, self._kit, looking=looking))
         return told

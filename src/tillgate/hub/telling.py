@@ -47,6 +47,7 @@ class Tells:
     inbound: Inbound | None = None
     reply: Reply | None = None  # what the provider is answered
     hand: Hand | None = None  # the host's function wants it, too
+    looking: bool = False  # a look brought it, and ends itself
 
     @property
     def merchant_id(self) -> str:
@@ -76,6 +77,8 @@ class Tells:
             told = Told("conflict", plan.payment(payment_id), attempt, refund)
         else:
             told = self._decide(plan, attempt, refund)
+            if self.looking and attempt is not None:
+                plan.not_done("look", attempt.id)
         if self.inbound is not None:
             self._keep(plan, told, inbound_id)
         return told

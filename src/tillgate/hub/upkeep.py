@@ -137,9 +137,8 @@ class Upkeep:
             else:
                 answered = True
                 if tell is not None:
-                    told = await self._listening.told(
-                        merchant, account, replace(tell, operation_id=attempt.id)
-                    )
+                    tell = replace(tell, operation_id=attempt.id)
+                    told = await self._listening.told(merchant, account, tell, looking=True)
                     keep = told.verdict == "look"
                 elif attempt.phase == "unsure" or (
                     attempt.phase == "created" and now - attempt.created_at >= LOOK_AFTER_START_MS

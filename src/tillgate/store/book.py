@@ -401,6 +401,11 @@ class Plan:
     def done(self, kind: str, subject: str) -> None:
         self.due[f"{kind}:{subject}"] = None
 
+    def not_done(self, kind: str, subject: str) -> None:
+        """Take `done` back: whoever does the work ends his own claim (`conclude`), and no newer wish."""
+        if self.due.get(f"{kind}:{subject}", ()) is None:
+            del self.due[f"{kind}:{subject}"]
+
     def conclude(self, claim: Due, again_at: int | None) -> None:
         """End a claim, for ever (None) or until a time. Who wished for the same work since it was claimed has
         news that the claim has not seen: that wish stays, and so does whoever has claimed it meanwhile."""
