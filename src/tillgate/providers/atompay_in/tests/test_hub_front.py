@@ -163,13 +163,13 @@ async def test_pending_paid_and_closed_payments_are_looked_at_on_schedule(place:
     await place.pay(given, "pending")
     assert await due(place) == [attempt.created_at + 180_000]
     place.simulator.gateway.settle(given["merchTxnId"], "success")  # and its callback gets lost
-    await place.runtime.hub.due_work["look"](Due("look", attempt.id, 1, 0))
+    await place.runtime.hub.due_work["look"](Due("look", attempt.id, 0, attempt.created_at + 180_000))
     assert (await place.payment(payment_id)).status == "paid"
     [at] = await due(place)  # T+1, at noon in India
     assert datetime.fromtimestamp(at / 1000, UTC).strftime("%H:%M:%S") == "06:30:00"
     assert 0 < at - attempt.created_at <= 36 * 3_600_000
     place.simulator.gateway.settle(given["merchTxnId"], "reversed")
-    await place.runtime.hub.due_work["look"](Due("look", attempt.id, 1, 0))
+    await place.runtime.hub.due_work["look"](Due("look", attempt.id, 0, at))
     assert (await place.payment(payment_id)).reversed_minor == 31_900
     assert await due(place) == []
 
