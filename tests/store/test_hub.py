@@ -540,12 +540,25 @@ async def test_an_account_speaks_of_its_own_money_only(till: Till, shop: Merchan
     assert await books(till, other) == {}
 
 
+async def hint(till: Till, shop: Merchant, opened: Opened, account: str = "inviting") -> None:
+    call = notice(opened.attempt.id, Charge(10_000, "IDR"))
+    body = call.body.replace(b'"event_id": null', b'"hint": true')
+    await till.hub.receive(shop, shop.account(account), replace(call, body=body))
+
+
+async def slow_look(till: Till) -> asyncio.Task[None]:
+    """A worker whose look has its answer, and gets it when the bank may `go_on`."""
+    till.bank.fail("look", "pause")
+    looking = asyncio.create_task(till.worker.drain())
+    while not till.bank.calls["look"]:
+        await asyncio.sleep(0.001)
+    return looking
+
+
 async def test_a_hint_sends_us_to_look(till: Till, shop: Merchant) -> None:
     opened = await till.open(shop, "ORD-1")
     till.bank.pay(opened.attempt.id)
-    call = notice(opened.attempt.id, Charge(10_000, "IDR", "paid", 10_000))
-    hint = call.body.replace(b'"event_id": null', b'"hint": true')
-    await till.hub.receive(shop, shop.account("inviting"), replace(call, body=hint))
+    await hint(till, shop, opened)
     assert (await payment(till, opened)).status == "pending"  # it proves nothing
     await till.worker.drain()
     assert (await payment(till, opened)).status == "paid"
@@ -559,13 +572,8 @@ async def test_a_hint_that_comes_during_a_look_is_not_forgotten(
     till.bank.fail("start", "lost")
     opened = await till.open(shop, "ORD-1", channel="calling_qr")
     clock.on(s=6)
-    till.bank.fail("look", "pause")
-    looking = asyncio.create_task(till.worker.drain())
-    while not till.bank.calls["look"]:
-        await asyncio.sleep(0.001)
-    call = notice(opened.attempt.id, Charge(10_000, "IDR"))
-    hint = replace(call, body=call.body.replace(b'"event_id": null', b'"hint": true'))
-    await till.hub.receive(shop, shop.account("calling"), hint)
+    looking = await slow_look(till)
+    await hint(till, shop, opened, "calling")
     till.bank.pay(opened.attempt.id)
     till.bank.go_on.set()
     await looking  # without any time passing
@@ -579,16 +587,10 @@ async def test_a_look_that_finds_it_paid_does_not_end_what_a_hint_wished_since(
     """The bank gives some back while the look that will find the payment is under way."""
     opened = await till.open(shop, "ORD-1")
     till.bank.pay(opened.attempt.id)
-    call = notice(opened.attempt.id, Charge(10_000, "IDR"))
-    hint = replace(call, body=call.body.replace(b'"event_id": null', b'"hint": true'))
-    account = shop.account("inviting")
-    await till.hub.receive(shop, account, hint)
-    till.bank.fail("look", "pause")
-    slow = asyncio.create_task(till.worker.drain())
-    while not till.bank.calls["look"]:
-        await asyncio.sleep(0.001)
+    await hint(till, shop, opened)
+    slow = await slow_look(till)
     till.bank.charges[opened.attempt.id].refunded_minor += 500
-    await till.hub.receive(shop, account, hint)
+    await hint(till, shop, opened)
     till.bank.go_on.set()
     await slow  # without any time passing
     found = await payment(till, opened)
@@ -604,17 +606,11 @@ async def test_a_look_that_ends_last_does_not_end_a_later_one(
     till.bank.refunds_end = "pending"
     made = await till.hub.refund(shop, opened.payment.id, 4_000, "why")
     await till.worker.drain()
-    call = notice(opened.attempt.id, Charge(10_000, "IDR"))
-    hint = replace(call, body=call.body.replace(b'"event_id": null', b'"hint": true'))
-    account = shop.account("inviting")
-    await till.hub.receive(shop, account, hint)
-    till.bank.fail("look", "pause")
-    slow = asyncio.create_task(till.worker.drain())
-    while not till.bank.calls["look"]:
-        await asyncio.sleep(0.001)
+    await hint(till, shop, opened)
+    slow = await slow_look(till)
     clock.on(s=1)
     till.bank.charges[opened.attempt.id].refunded_minor += 500  # on the bank's own pages
-    await till.hub.receive(shop, account, hint)
+    await hint(till, shop, opened)
     await second.worker.drain()
     assert till.bank.calls["look"] == 2
     till.bank.go_on.set()

@@ -140,19 +140,17 @@ class Handing:
         self._kit = kit
         self._running: dict[str, asyncio.Task[None]] = {}
         self._caller: Caller | None = None
-        self._full: deque[tuple[str, int, float]] = deque()
+        self._full: deque[tuple[Due, float]] = deque()
         self._beginning: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def run(self, due: Due) -> None:
-        await self._run(due.subject, due.tries)
-
-    async def _run(self, subject: str, tries: int) -> None:
+        subject, tries = due.subject, due.tries
         if subject in self._running:
             return
         if len(self._running) >= AT_ONCE:
             if len(self._full) < _QUEUED:  # else its lease brings it up again
-                self._full.append((subject, tries, time.monotonic() + _CLAIMED_S))
+                self._full.append((due, time.monotonic() + _CLAIMED_S))
             return
         row = await self._kit.reads.inbound(subject[_STREAM_CHARS:])
         if row is None:
@@ -169,7 +167,7 @@ class Handing:
         if subject in self._running:
             return
         if len(self._running) >= AT_ONCE:
-            self._full.append((subject, tries, time.monotonic() + _CLAIMED_S))
+            self._full.append((due, time.monotonic() + _CLAIMED_S))
             return
         work = self._one(merchant, account, subject, tries, hook, connector, body)
         task = self._running[subject] = asyncio.create_task(work, name="hand-on")
@@ -179,9 +177,9 @@ class Handing:
         """Its place goes to the next that found none, unless its claim may have run out since."""
         self._running.pop(subject, None)
         while self._full and not self._stopping:
-            waiting, tries, until = self._full.popleft()
+            waiting, until = self._full.popleft()
             if time.monotonic() < until:
-                task = asyncio.create_task(self._run(waiting, tries))
+                task = asyncio.create_task(self.run(waiting))
                 self._beginning.add(task)
                 task.add_done_callback(self._beginning.discard)
                 return

@@ -140,20 +140,19 @@ class RefundMoves:
     """Book what due work about a refund brought, and what is due next."""
 
     merchant: Merchant
-    refund_id: str
+    due: Due
     fact: RefundFact | None  # None: nothing new
     again_at: int  # when to look or to try again
-    due: Due
 
     @property
     def merchant_id(self) -> str:
         return self.merchant.id
 
     def needs(self) -> Needs:
-        return Needs(refunds=(self.refund_id,))
+        return Needs(refunds=(self.due.subject,))
 
     def decide(self, plan: Plan) -> None:
-        refund = plan.refund(self.refund_id)
+        refund = plan.refund(self.due.subject)
         assert refund is not None
         if self.fact is not None:
             _, refund = move_refund(plan, self.merchant, refund, self.fact)
@@ -215,7 +214,7 @@ class Refunding:
             await self._call(merchant, account, payment, attempt, refund, due)
         else:
             lost = RefundAnswerLost() if refund.phase == "created" else None
-            await self._book(merchant, refund, lost, now, due)
+            await self._book(merchant, due, lost, now)
 
     async def look(
         self,
@@ -242,7 +241,7 @@ class Refunding:
                     # It never arrived, so it is sent under its own id once more.
                     await self._call(merchant, account, payment, attempt, refund, due)
                     return
-        await self._book(merchant, refund, None, again, due)
+        await self._book(merchant, due, None, again)
 
     async def _call(
         self,
@@ -261,11 +260,11 @@ class Refunding:
         try:
             rules = connector.refund_rules(attempt.channel)
             if rules and not rules.parallel and await self._another_first(payment, refund):
-                await self._book(merchant, refund, None, soon, due)
+                await self._book(merchant, due, None, soon)
                 return
             tell = await connector.refund(order, self._kit.out)
         except Unreachable:
-            await self._book(merchant, refund, None, soon, due)
+            await self._book(merchant, due, None, soon)
             return
         except Declined as error:
             fact = RefundFailed(str(error)[:300])
@@ -283,7 +282,7 @@ class Refunding:
         else:
             await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
             fact = RefundAccepted()
-        await self._book(merchant, refund, fact, now + patience_ms(0), due)
+        await self._book(merchant, due, fact, now + patience_ms(0))
 
     async def _another_first(self, payment: Payment, refund: Refund) -> bool:
         """Of several refunds where the provider runs one at a time, the oldest goes first."""
@@ -291,12 +290,5 @@ class Refunding:
             return False
         return await self._kit.reads.oldest_open_refund(payment.id) != refund.id
 
-    async def _book(
-        self,
-        merchant: Merchant,
-        refund: Refund,
-        fact: RefundFact | None,
-        again: int,
-        due: Due,
-    ) -> None:
-        await self._kit.journal.submit(RefundMoves(merchant, refund.id, fact, again, due))
+    async def _book(self, merchant: Merchant, due: Due, fact: RefundFact | None, again_at: int) -> None:
+        await self._kit.journal.submit(RefundMoves(merchant, due, fact, again_at))

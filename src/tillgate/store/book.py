@@ -23,7 +23,7 @@ from tillgate.domain.record import of_row, record, replace
 from tillgate.store import tables
 from tillgate.store.ids import event_id, new_id
 from tillgate.store.statements import Row, columns
-from tillgate.store.work import Due
+from tillgate.store.work import Due, due_id
 
 Record: TypeAlias = Payment | Attempt | Refund | StandingOrder
 RecordT = TypeVar("RecordT", Payment, Attempt, Refund, StandingOrder)
@@ -396,15 +396,17 @@ class Plan:
 
     def at(self, kind: str, subject: str, merchant_id: str, run_at: int, tries: int = 0) -> None:
         """Have `kind` of work done for `subject` at a time; an earlier wish for the same is replaced."""
-        self.due[f"{kind}:{subject}"] = (f"{kind}:{subject}", kind, subject, merchant_id, run_at, tries)
+        named = due_id(kind, subject)
+        self.due[named] = (named, kind, subject, merchant_id, run_at, tries)
 
     def done(self, kind: str, subject: str) -> None:
-        self.due[f"{kind}:{subject}"] = None
+        self.due[due_id(kind, subject)] = None
 
     def not_done(self, kind: str, subject: str) -> None:
         """Take `done` back: whoever does the work ends his own claim (`conclude`), and no newer wish."""
-        if self.due.get(f"{kind}:{subject}", ()) is None:
-            del self.due[f"{kind}:{subject}"]
+        named = due_id(kind, subject)
+        if self.due.get(named, ()) is None:
+            del self.due[named]
 
     def conclude(self, claim: Due, again_at: int | None) -> None:
         """End a claim, for ever (None) or until a time. Who wished for the same work since it was claimed has

@@ -30,6 +30,7 @@ from tillgate.store.facts import load
 from tillgate.store.ids import now_ms
 from tillgate.store.questions import Questions
 from tillgate.store.statements import Row, changing, key
+from tillgate.store.work import due_id
 
 T = TypeVar("T")
 _BATCH: Final = 256
@@ -330,7 +331,7 @@ async def _store_due(tx: Tx, book: Book) -> None:
     if done:
         await tx.delete(tables.due, done)
     for claim, again_at in book.claims:
-        named = f"{claim.kind}:{claim.subject}"
+        named = due_id(claim.kind, claim.subject)
         params = {"claimed": named, "number": claim.tries, "until": claim.until}
         if again_at is None:
             await tx.execute(_END_CLAIM, params)

@@ -15,6 +15,7 @@ from tillgate.store.database import Database
 from tillgate.store.links import Links
 from tillgate.store.reconciling import ReconciliationReads
 from tillgate.store.statements import Row
+from tillgate.store.work import due_id
 
 STATEMENT_ROWS: Final = 10_000
 MOST_FETCHED: Final = 100
@@ -169,14 +170,15 @@ class Reads:
 
     async def earlier_due(self, kind: str, subject: str, width: int) -> str | None:
         """The first work of a stream (the first `width` characters of a subject) that is before `subject`."""
-        start = f"{kind}:{subject[:width]}"
-        params = {"after": f"{start}in_{'0' * 32}", "before": f"{kind}:{subject}"}
+        start = due_id(kind, subject[:width])
+        params = {"after": f"{start}in_{'0' * 32}", "before": due_id(kind, subject)}
         rows = await self._database.read(_STREAM, params)
         return rows[0][0] if rows else None
 
     async def later_due(self, kind: str, subject: str, width: int) -> str | None:
         """The next work of the same stream."""
-        params = {"after": f"{kind}:{subject}", "before": f"{kind}:{subject[:width]}in_{'f' * 32}"}
+        start = due_id(kind, subject[:width])
+        params = {"after": due_id(kind, subject), "before": f"{start}in_{'f' * 32}"}
         rows = await self._database.read(_STREAM, params)
         return rows[0][0] if rows else None
 

@@ -95,6 +95,11 @@ class Result:
     tried: bool = True  # something was sent
 
 
+def due_id(kind: str, subject: str) -> str:
+    """The key of a row of `due`: one of a kind for a subject."""
+    return f"{kind}:{subject}"
+
+
 @record
 class Due:
     """Something to do for a subject; `tries` counts this one, `until` (epoch ms) ends its claim."""
