@@ -12,7 +12,7 @@ from typing import Any
 from support.tinybank import Bank, Charge, notice, providers
 from tillgate.domain.errors import Unreachable, Unsure
 from tillgate.hub import Hub, Intent, Key, Kit, Opened
-from tillgate.spi import HttpCall, HttpReply, Reply
+from tillgate.spi import HttpCall, HttpReply, Reply, Send
 from tillgate.store import schema
 from tillgate.store.database import Database, open_database
 from tillgate.store.directory import Directory, Merchant, MerchantSettings
@@ -139,6 +139,7 @@ async def open_till(
     sink: Sink | None = None,
     clock: Callable[[], int] | None = None,
     known: Mapping[str, Any] | None = None,
+    send: Send | None = None,
 ) -> AsyncIterator[Till]:
     """A hub on `url`, its tables made if they are missing; several on one `url` are several processes."""
     await asyncio.to_thread(schema.upgrade, url)
@@ -154,7 +155,7 @@ async def open_till(
             journal,
             directory,
             known or providers(bank),
-            _nowhere,
+            send or _nowhere,
             clock,
             "https://till.example",
         )

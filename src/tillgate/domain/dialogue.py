@@ -50,7 +50,10 @@ class Check:
 
 @record
 class Reserve:
-    """Open a transaction for this order: nothing is paid yet, nothing else may open one."""
+    """Open a transaction for this order: nothing is paid yet, nothing else may open one.
+
+    `payment_number`: the provider's own, of what the payer does, where a repeat of one payment may come as
+    another transaction: one number is booked once under a standing order, whatever it comes as."""
 
     external_id: str
     reference: str
@@ -58,6 +61,7 @@ class Reserve:
     provider_at: int | None = None  # the provider's own time, epoch ms
     expires_at: int | None = None  # when the transaction dies by the provider's rules
     details: str | None = None  # JSON that the dialect wants back word for word
+    payment_number: str | None = None
 
 
 @record
@@ -65,13 +69,16 @@ class Settle:
     """The payer's money was taken: book it. `amount` and `reference` where the dialect repeats them.
 
     `debited`: the provider has the money already, so that our no to a transaction that was given up leaves
-    it in doubt; where it only asks whether it may take the money (Payme), nothing is."""
+    it in doubt; where it only asks whether it may take the money (Payme), nothing is. `linked`: False where
+    it names another reservation than this transaction's."""
 
     external_id: str
     amount: Money | None = None
     paid_with: str | None = None
     reference: str | None = None
     debited: bool = False
+    linked: bool = True
+    payment_number: str | None = None
 
 
 @record
@@ -314,28 +321,32 @@ def _settle(ask: Settle, facts: Facts, now: int) -> Verdict:
         raise UnknownReference()  # the same transaction for another order
     if ask.amount is not None and ask.amount != Money(attempt.amount_minor, attempt.currency):
         raise WrongAmount()
+    if not ask.linked:
+        raise AlreadyPaid() if attempt.phase == "paid" else UnknownTransaction()
     if attempt.phase == "paid":
         if attempt.refunded_minor or attempt.reversed_minor:
             raise AlreadyClosed()
         return Verdict(record)
     lapsed = _lapsed(facts, now)
-    if lapsed is not None:
-        return replace(lapsed, outcome=AlreadyClosed())
-    if attempt.phase == "closed":
-        return _too_late(ask, facts)
+    if lapsed is not None or attempt.phase == "closed":
+        return _too_late(ask, facts, lapsed)
     fact = Paid(attempt.amount_minor, attempt.currency, paid_with=ask.paid_with)
     return _moved(facts, fact, now)
 
 
-def _too_late(ask: Settle, facts: Facts) -> Verdict:
-    """Refused, and held where the payer's money may be gone: nobody pays it until a person has looked."""
-    attempt, payment, fact = facts.attempt, facts.payment, Questioned("contradicted")
-    assert attempt is not None
+def _too_late(ask: Settle, facts: Facts, lapsed: Verdict | None) -> Verdict:
+    """Refused, and held where the payer's money may be gone: nobody pays it until a person has looked.
+    `lapsed`: its time ran out just now."""
+    before, fact = facts.attempt, Questioned("contradicted")
+    assert before is not None
+    change = lapsed.change if lapsed else (before, before, fact)
+    payment = lapsed.payment if lapsed else facts.payment
+    assert change is not None
     assert payment is not None
-    after = follow(payment, attempt, attempt, fact) if ask.debited else payment
-    if after == payment:
+    after = follow(payment, change[1], change[1], fact) if ask.debited else payment
+    if after == facts.payment:
         raise AlreadyClosed()
-    return Verdict(AlreadyClosed(), (attempt, attempt, fact), after, payment)
+    return Verdict(AlreadyClosed(), change, after, facts.payment)
 
 
 def _cancel(ask: Cancel, facts: Facts, now: int) -> Verdict:

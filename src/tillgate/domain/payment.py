@@ -38,7 +38,7 @@ class Payment:
     merchant_id: str
     order_id: str
     order_key: bytes  # 16-byte digest: what makes it unique; see `tillgate.hub.keys`
-    standing_id: str | None = None  # the standing order that it came from
+    standing_id: str | None = None  # the standing order, or the payment link, that it came from
     channel: str
     account_id: str
     currency: str
@@ -67,6 +67,16 @@ class Payment:
     def refundable_minor(self) -> int:
         return self.paid_minor - self.reversed_minor - self.refunded_minor - self.refunding_minor
 
+    @property
+    def of_link(self) -> bool:
+        """Whether it came from a payment link; the id of what it came from says which."""
+        return self.standing_id is not None and self.standing_id.startswith("lnk_")
+
+    @property
+    def of_one_attempt(self) -> bool:
+        """Whether a provider's transaction made it under a standing order: no other can ever pay it."""
+        return self.standing_id is not None and not self.of_link
+
 
 @row
 class Attempt:
@@ -79,7 +89,7 @@ class Attempt:
     provider: str
     channel: str
     external_id: str | None = None  # the provider's own id
-    asked: bool = False  # the provider opened it by asking (Payme); its end leaves the payment payable
+    asked: bool = False  # the provider opened it by asking (Payme); its end leaves an order payable
     phase: Phase
     reason: str | None = None  # why it closed, in the provider's or our words
     currency: str
@@ -287,7 +297,8 @@ def follow(payment: Payment, before: Attempt | None, after: Attempt, fact: Fact 
             changes["live_phase"] = after.phase
         else:
             changes |= {"live_attempt_id": None, "live_phase": None}
-            if isinstance(fact, Closed) and not after.asked and not changes["paid_minor"]:
+            last = not after.asked or payment.of_one_attempt
+            if isinstance(fact, Closed) and last and not changes["paid_minor"]:
                 changes["closed"] = fact.why
     return derived(_overdrawn(payment, replace(payment, **changes)))
 

@@ -150,7 +150,7 @@ class LinkPages:
 
     async def way_back(self, payment: Payment) -> str | None:
         """From a payment's page to another try by its link; None where there is none."""
-        if payment.standing_id is None or not payment.standing_id.startswith("lnk_"):
+        if payment.standing_id is None or not payment.of_link:
             return None
         if payment.status not in ENDED and payment.status != "pending":
             return None

@@ -93,6 +93,8 @@ class ServingDoor(Door):
         self, merchant: Merchant, account: Account, scope: Scope, receive: Receive, headers: dict[str, str]
     ) -> Reply:
         runtime = self._runtime
+        if account.disabled:
+            return _NOT_FOUND
         body = await read(receive)
         if body is None:
             return _TOO_LARGE
@@ -105,7 +107,7 @@ def doors(runtime: Runtime) -> dict[str, Door]:
     """Path → door: `/in/{account_id}`, and each provider's documented paths for its default account."""
 
     async def by_name(scope: Scope) -> tuple[Merchant, Account]:
-        return await runtime.directory.account(scope["path"].rpartition("/")[2][:80])
+        return await runtime.directory.account(scope["path"].rpartition("/")[2][:80], disabled=True)
 
     made = {NAMED: Door(runtime, NAMED, by_name)}
     for path, provider in documented(runtime.providers).items():

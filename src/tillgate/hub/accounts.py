@@ -127,7 +127,8 @@ class Accounts:
         key: Key | None = None,
         render: Render = lambda _account: b"",
     ) -> MadeAccount:
-        """Off: it takes nothing new, and its provider's messages are not found. What was paid stays."""
+        """Off: it takes nothing new. What it began goes on: its provider may still settle it, give it up or
+        give it back."""
         account = self.one(merchant, account_id)
         after = replace(account, disabled=not on)
         change = self._rows.account(account.id, disabled_at=None if on else self._kit.clock())

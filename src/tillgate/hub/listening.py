@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
 
 from tillgate.domain import dialogue, ledger
 from tillgate.domain.dialogue import Ask, Facts, Hint, Noise, Opening, Record, Tell, Verdict
-from tillgate.domain.errors import AlreadyClosed, Refusal, TillgateError, TryLater, Unavailable
-from tillgate.domain.payment import Attempt, Closed, Payment
+from tillgate.domain.errors import (
+    AlreadyClosed,
+    AlreadyPaid,
+    Refusal,
+    TillgateError,
+    TryLater,
+    Unavailable,
+    WrongAmount,
+)
+from tillgate.domain.payment import LIVE, Attempt, Closed, Payment
 from tillgate.domain.payment import Refunded as RefundedFact
 from tillgate.domain.record import record, replace
-from tillgate.hub.handing import Hand
+from tillgate.hub.closing import Lapses
+from tillgate.hub.handing import Hand, announce
 from tillgate.hub.kit import Kit, log, order_key, targets
 from tillgate.hub.moves import commit, contradicted, event_kind
 from tillgate.hub.telling import Tells, Told, inbound_row, named
 from tillgate.spi import Connector, Heard, Inbound, Reply, Scrubs, can
-from tillgate.store.book import Needs, Plan
+from tillgate.store.book import Needs, Plan, Remembered
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest, new_id
 
@@ -111,23 +121,31 @@ class Asks:
         return None if reference is None else order_key(self.merchant.id, reference)
 
     def needs(self) -> Needs:
-        external, key = getattr(self.ask, "external_id", None), self._order_key()
+        external, key, booked = getattr(self.ask, "external_id", None), self._order_key(), self._booked_key()
         return Needs(
             orders=(key,) if key else (),
             externals=((self.account.id, external),) if external else (),
+            idempotency=(booked,) if booked else (),
         )
 
     def decide(self, plan: Plan) -> Reply:
+        inbound_id = None
         facts = self._facts(plan)
         lapsed = dialogue.lapse_live(facts, plan.now)
         if lapsed is not None and lapsed.change is not None:
             self._write(plan, lapsed)
             facts = self._facts(plan)
         verdict = dialogue.decide(self.ask, facts, plan.now, self._opening(plan.now))
+        if verdict.change is not None and self._booked_as_another(plan, facts):
+            verdict = Verdict(AlreadyPaid())
         record = self._write(plan, verdict)
         outcome = verdict.outcome if isinstance(verdict.outcome, Refusal) else record
-        if isinstance(self.ask, dialogue.Settle) and isinstance(outcome, AlreadyClosed):
-            record = self._too_late(plan, facts)
+        if isinstance(self.ask, dialogue.Settle):
+            if not isinstance(outcome, Refusal):
+                self._book_number(plan, record)
+            elif self.ask.debited or isinstance(outcome, AlreadyClosed):
+                inbound_id = new_id("in_", plan.now)
+                record = self._disputed(plan, facts, outcome, inbound_id)
         if isinstance(self.ask, dialogue.Note) and not isinstance(outcome, Refusal):
             outcome = self._note(plan, outcome)
         reply: Reply = self.connector.answer(self.inbound, self.heard, outcome)
@@ -136,7 +154,9 @@ class Asks:
         again = verdict.change is None and isinstance(self.ask, _MOVING_ASKS)
         word = outcome.code if isinstance(outcome, Refusal) else "repeated" if again else "answered"
         payment_id = record.payment.id if record.payment else None
-        plan.inbound.append(inbound_row(plan, self.account, self.inbound, word, None, payment_id, reply))
+        plan.inbound.append(
+            inbound_row(plan, self.account, self.inbound, word, None, payment_id, reply, inbound_id)
+        )
         return reply
 
     def _facts(self, plan: Plan) -> Facts:
@@ -149,10 +169,12 @@ class Asks:
         if attempt is not None:
             payment = plan.payment(attempt.payment_id)
             standing = plan.standing(payment.standing_id) if payment else None
-        # An order that was opened for another provider is not this one's to collect.
-        if attempt is None and payment is not None and payment.account_id != self.account.id:
+        # An order that was opened for another provider is not this one's to collect. A disabled account
+        # collects nothing new, and ends what it began.
+        mine = None if self.account.disabled else self.account.id
+        if attempt is None and payment is not None and payment.account_id != mine:
             payment = None
-        if attempt is None and standing is not None and standing.account_id != self.account.id:
+        if attempt is None and standing is not None and standing.account_id != mine:
             standing = None
         live = plan.attempt(payment.live_attempt_id) if payment and standing is None else None
         return Facts(payment, standing, attempt, live)
@@ -187,14 +209,47 @@ class Asks:
             plan.done("lapse", attempt.id)
         return replace(record, attempt=attempt, payment=saved)
 
-    def _too_late(self, plan: Plan, facts: Facts) -> Record:
-        """Money is said to be taken for what was given up: refused, and kept where it is seen."""
+    def _booked_key(self) -> bytes | None:
+        """What one payment of the payer's is known by under a standing order."""
+        ask = self.ask
+        if not isinstance(ask, dialogue.Reserve | dialogue.Settle) or ask.payment_number is None:
+            return None
+        amount = "" if ask.amount is None else str(ask.amount)
+        return digest("booked", self.account.id, ask.reference or "", amount, ask.payment_number)
+
+    def _booked_as_another(self, plan: Plan, facts: Facts) -> bool:
+        """Whether the payer's payment is booked already, under another transaction of this standing order."""
+        key = self._booked_key()
+        known = plan.answer(key) if key and facts.standing else None
+        return known is not None and (facts.attempt is None or known.subject != facts.attempt.id)
+
+    def _book_number(self, plan: Plan, record: Record) -> None:
+        key, attempt, payment = self._booked_key(), record.attempt, record.payment
+        if key and attempt and payment and payment.of_one_attempt and plan.answer(key) is None:
+            plan.answers.append(Remembered(key, key, attempt.id, 200, None, plan.now))
+
+    def _disputed(self, plan: Plan, facts: Facts, refusal: Refusal, inbound_id: str) -> Record:
+        """Money is said to be taken that we do not book: refused, and kept where it is seen."""
+        ask = self.ask
+        assert isinstance(ask, dialogue.Settle)
         attempt = plan.attempt(facts.attempt.id) if facts.attempt else None
         payment = plan.payment(attempt.payment_id) if attempt else None
-        assert attempt is not None
-        assert payment is not None
+        if attempt is None or payment is None:
+            about = {"names": [ask.external_id]}
+            announce(plan, self.merchant, "inbound.unmatched", inbound_id, self.account, about)
+            return Record()
         stands = "given back" if attempt.phase == "paid" else attempt.phase
-        told = contradicted(attempt, f"said to be paid, is {stands} ({attempt.reason})")
+        if isinstance(refusal, AlreadyClosed):
+            words = f"said to be paid, is {stands} ({attempt.reason})"
+        elif isinstance(refusal, WrongAmount):
+            words = f"said to be paid with {ask.amount}"
+        elif isinstance(refusal, AlreadyPaid) and ask.linked:
+            words = f"said to be paid as another transaction of payment {ask.payment_number}, which is booked"
+        elif isinstance(refusal, AlreadyPaid):
+            return Record(attempt, payment)  # what is paid is told to be paid
+        else:
+            words = "said to be paid for another order or reservation"
+        told = contradicted(attempt, words)
         if told != attempt:
             told, kind = plan.save(attempt, told), "payment.discrepancy"
             plan.event(kind, payment, told, None, (), targets(self.merchant, payment, kind))
@@ -286,8 +341,7 @@ class Listening:
     ) -> Reply:
         message, kit = heard.message, self._kit
         if isinstance(message, dialogue.Statement):
-            rows = await kit.reads.statement(account.id, message.from_ms, message.to_ms)
-            reply: Reply = connector.answer(call, heard, rows)
+            reply: Reply = connector.answer(call, heard, await self._statement(merchant, account, message))
             return reply
         if not isinstance(message, Tell | Hint | Noise):
             asks = Asks(merchant, account, connector, heard, message, call)
@@ -302,6 +356,21 @@ class Listening:
         else:
             await kit.journal.submit(Hints(merchant, account, message, kept, reply))
         return reply
+
+    async def _statement(self, merchant: Merchant, account: Account, ask: dialogue.Statement) -> Record:
+        """Every transaction as it stands: one that outlived its time and was not looked at since ends now."""
+        kit = self._kit
+        found = await kit.reads.statement(account.id, ask.from_ms, ask.to_ms)
+        now = kit.clock()
+        over = [
+            one.attempt.id
+            for one in found.rows
+            if one.attempt and one.attempt.phase in LIVE and (one.attempt.expires_at or now + 1) <= now
+        ]
+        if over:
+            await asyncio.gather(*(kit.journal.submit(Lapses(merchant, one)) for one in over))
+            found = await kit.reads.statement(account.id, ask.from_ms, ask.to_ms)
+        return found
 
     async def told(self, merchant: Merchant, account: Account, tell: Tell, *, looking: bool = False) -> Told:
         """Book evidence that we fetched ourselves; `looking`: by due work that says when to look again."""

@@ -109,6 +109,9 @@ def schedule(plan: Plan, before: Attempt, payment: Payment, attempt: Attempt) ->
         plan.done("look", attempt.id)
     if payment.live_attempt_id is None and (payment.paid_minor or payment.closed):
         plan.done("expire", payment.id)
+    elif payment.live_attempt_id is None and attempt.asked and plan.now >= payment.expires_at:
+        # Its end waited for the transaction that held it (`Closes`), which let go before its own time.
+        plan.at("expire", payment.id, payment.merchant_id, payment.expires_at)
     if payment.paid_minor and payment.live_attempt_id not in (None, attempt.id):
         # Late money paid the order while another attempt is open: nobody may pay it a second time.
         plan.at("withdraw", str(payment.live_attempt_id), payment.merchant_id, plan.now)

@@ -41,6 +41,10 @@ from tillgate.store.work import Due
 _PATIENCE_MS: Final = (5_000, 15_000, 60_000, 300_000, 1_800_000, 7_200_000)
 """Between two tries to send or to look up a refund."""
 
+LOOKS_AFTER_LOSS: Final = 5
+"""How often a refund whose answer was lost must be seen not to have happened, over some forty minutes, before
+a provider's refusal to take it again ends it."""
+
 RenderRefund = Callable[[Payment, Refund], bytes]
 
 
@@ -267,6 +271,10 @@ class Refunding:
             await self._book(merchant, due, None, soon)
             return
         except Declined as error:
+            if refund.phase == "unsure" and due.tries < LOOKS_AFTER_LOSS:
+                # What was lost may be on its way, and be why this one was declined: look again, later.
+                await self._book(merchant, due, None, now + patience_ms(due.tries))
+                return
             fact = RefundFailed(str(error)[:300])
         except Unsure:
             fact = RefundAnswerLost()

@@ -98,7 +98,7 @@ class Upkeep:
         merchant = await self._kit.directory.merchant(payment.merchant_id)
         attempt = await self._kit.reads.live_attempt(payment.id)
         knowable = True
-        if attempt is not None and not attempt.asked:
+        if attempt is not None and self._over(attempt):
             # Its notice may have been lost: whoever paid in the last second has paid.
             knowable = await self._withdraw_at_provider(merchant, payment, attempt, "expired")
         connector = self._connector(merchant, attempt)
@@ -107,8 +107,13 @@ class Upkeep:
 
     async def _lapse(self, due: Due) -> None:
         found = await self._found(due.subject)
-        if found is not None:
-            await self._kit.journal.submit(Lapses(found[0], due.subject))
+        if found is None:
+            return
+        merchant, _, payment, attempt = found
+        if attempt.phase in LIVE and self._over(attempt):
+            # That it was paid may have been said while we could not hear it.
+            await self._withdraw_at_provider(merchant, payment, attempt, "expired")
+        await self._kit.journal.submit(Lapses(merchant, due.subject))
 
     async def _withdraw(self, due: Due) -> None:
         """The order was paid another way while this attempt is open."""
@@ -159,6 +164,10 @@ class Upkeep:
             await self._refunding.look(*found, due)
 
     # --- helpers ---
+
+    def _over(self, attempt: Attempt) -> bool:
+        """Whether it ends with its order; what a provider opened by asking has a time of its own."""
+        return not attempt.asked or self._kit.clock() >= (attempt.expires_at or 0)
 
     async def _let_go(self, merchant: Merchant, payment_id: str) -> Connector:
         """Withdraw a merchant's payment at its provider, before it is cancelled here; its connector."""

@@ -191,20 +191,15 @@ def payment(one: Payment, next_action: NextAction | None = None) -> PaymentV1:
         late=one.late,
         paid_with=one.paid_with,
         account=one.account_id,
-        standing_order=None if _of_link(one) else one.standing_id,
+        standing_order=None if one.of_link else one.standing_id,
         callback_url=one.callback_url,
         metadata=_metadata(one.metadata),
         created_at=at(one.created_at),
         expires_at=at(one.expires_at),
         paid_at=rfc3339(one.paid_at),
         next_action=next_action,
-        payment_link=one.standing_id if _of_link(one) else None,
+        payment_link=one.standing_id if one.of_link else None,
     )
-
-
-def _of_link(one: Payment) -> bool:
-    """What a payment stands for many of is a standing order or a payment link; its id says which."""
-    return one.standing_id is not None and one.standing_id.startswith("lnk_")
 
 
 def attempt(one: Attempt) -> AttemptV1:

@@ -125,10 +125,8 @@ _ENDPOINTS = (
 _CREDENTIALS = select(t.credentials).where(t.credentials.c.merchant_id == bindparam("id"))
 _BY_KEY = select(t.credentials).where(t.credentials.c.api_key == bindparam("api_key"))
 _ACCOUNT = select(t.accounts.c.merchant_id).where(t.accounts.c.id == bindparam("id"))
-_DEFAULT = select(t.accounts.c.id).where(
-    t.accounts.c.provider == bindparam("provider"),
-    t.accounts.c.is_default.is_(True),
-    t.accounts.c.disabled_at.is_(None),
+_DEFAULT = select(t.accounts.c.id, t.accounts.c.disabled_at).where(
+    t.accounts.c.provider == bindparam("provider"), t.accounts.c.is_default.is_(True)
 )
 
 
@@ -163,8 +161,10 @@ class Directory:
             raise NotFound("there is no such merchant")
         return found
 
-    async def account(self, account_id: str) -> tuple[Merchant, Account]:
-        """An account by its id, with its merchant. Raises `NotFound`, also when it is disabled."""
+    async def account(self, account_id: str, *, disabled: bool = False) -> tuple[Merchant, Account]:
+        """An account by its id, with its merchant. Raises `NotFound`, also when it is disabled.
+
+        `disabled`: it may be, for what its provider still says of payments that it began."""
         owner = self._owners.get(account_id)
         if owner is None:
             rows = await self._database.read(_ACCOUNT, {"id": account_id})
@@ -173,20 +173,23 @@ class Directory:
             owner = self._owners[account_id] = rows[0][0]
         merchant = await self.merchant(owner)
         account = merchant.account(account_id)
-        if account is None or account.disabled or merchant.disabled:
+        if account is None or (account.disabled and not disabled) or merchant.disabled:
             raise NotFound()
         return merchant, account
 
     async def default_accounts(self, provider: str) -> list[str]:
         """Ids of the accounts that want a provider's documented paths: one, if all is well."""
-        return [row[0] for row in await self._database.read(_DEFAULT, {"provider": provider})]
+        rows = await self._database.read(_DEFAULT, {"provider": provider})
+        return [row[0] for row in rows if row[1] is None]
 
     async def default_account(self, provider: str) -> tuple[Merchant, Account]:
-        """The account that a provider's documented paths serve. Raises `NotFound`."""
-        found = await self.default_accounts(provider)
+        """The account that a provider's documented paths serve, a disabled one where there is no other.
+        Raises `NotFound`."""
+        rows = await self._database.read(_DEFAULT, {"provider": provider})
+        found = [row[0] for row in rows if row[1] is None] or [row[0] for row in rows]
         if len(found) != 1:
             raise NotFound(f"{'several' if found else 'no'} default accounts of {provider}")
-        return await self.account(found[0])
+        return await self.account(found[0], disabled=True)
 
     async def credential(self, api_key: str) -> Credential | None:
         rows = await self._database.read(_BY_KEY, {"api_key": api_key})

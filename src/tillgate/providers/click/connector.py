@@ -28,7 +28,7 @@ from tillgate.providers.click.codes import (
 )
 from tillgate.providers.click.config import Config, checked
 from tillgate.providers.click.links import BadLink, pay_link
-from tillgate.providers.click.request import COMPLETE, PREPARE, Request
+from tillgate.providers.click.request import PREPARE, Request
 from tillgate.spi import Heard, Inbound, Order, Reply, Show
 
 
@@ -93,11 +93,19 @@ class Click:
                 # by our clock: an order must not stay held because Click's clock is wrong
                 expires_at=call.received_at + self._config.reserve_minutes * 60_000,
                 details=details(request.click_paydoc_id),
+                payment_number=str(request.click_paydoc_id),
+            )
+        if request.error == 0:
+            return Settle(
+                external_id,
+                request.amount,
+                reference=request.merchant_trans_id,
+                debited=True,
+                linked=request.linked,
+                payment_number=str(request.click_paydoc_id),
             )
         if not request.linked:
             return Look(external_id)  # changes nothing; `answer` says what is wrong with it
-        if request.error == 0:
-            return Settle(external_id, request.amount, reference=request.merchant_trans_id, debited=True)
         closed = Closed("cancelled", f"click {request.error} {request.note}".strip(), of_paid=True)
         # Click repeats it until it is answered: an operator who has looked is not asked again.
         return Tell((closed,), external_id=external_id, event_id=f"{external_id}:{request.error}")
@@ -119,7 +127,7 @@ def _code(
         return CANCELLED if given_up else code_of(outcome)
     if outcome is None or isinstance(message, Tell):
         return CANCELLED  # Click's error page: a negative error is answered -9, whatever we hold
-    if isinstance(message, Settle):  # its prepare id says that Prepare named the same order
+    if isinstance(message, Settle):
         return ALREADY_PAID if _settled_before(call, outcome.attempt) else SUCCESS
     if not _same_order(request, outcome):
         return UNKNOWN_ORDER
@@ -135,12 +143,10 @@ def _same_order(request: Request, record: Record) -> bool:
 
 
 def _mislinked(request: Request, record: Record) -> int:
-    """A Complete whose merchant_prepare_id is not ours, judged in the order of Click's template."""
+    """A cancellation whose merchant_prepare_id is not ours, judged in the order of Click's template."""
     attempt = record.attempt
     if attempt is not None and attempt.amount_minor != request.amount.minor:
         return WRONG_AMOUNT
-    if attempt is not None and attempt.phase == "paid" and request.action == COMPLETE and not request.error:
-        return ALREADY_PAID
     return UNKNOWN_TRANSACTION
 
 

@@ -102,8 +102,10 @@ class ClickWebhookHandler(EmbeddedHandler):
         request: ShopRequest = heard.echo
         params = {k: v.decode("utf-8", "replace") for k, v in form.parse(call.body).items()}
         message = heard.message
-        if isinstance(message, Look) and await self._desk(params, lambda d: d.prepared_by_others(request)):
-            message = Settle(message.external_id, request.amount) if request.error == 0 else Tell(())
+        others = isinstance(message, Look) or (isinstance(message, Settle) and not message.linked)
+        if others and await self._desk(params, lambda d: d.prepared_by_others(request)):
+            external_id = str(request.click_trans_id)
+            message = Settle(external_id, request.amount) if request.error == 0 else Tell(())
         if isinstance(message, Tell):
             closed = Closed("cancelled", str(request.error))
             await self._desk(params, lambda desk: desk.give_up(str(request.click_trans_id), closed))

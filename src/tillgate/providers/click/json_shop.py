@@ -26,7 +26,6 @@ from tillgate.providers.click.codes import (
     NOTES,
     SUCCESS,
     UNKNOWN_ORDER,
-    UNKNOWN_TRANSACTION,
     code_of,
 )
 from tillgate.providers.click.config import Config
@@ -85,9 +84,16 @@ def hear(config: Config, call: Inbound) -> Heard:
             ),
             request,
         )
-    if request.action == CHECK or request.prepare_id not in (None, request.our_prepare_id):
+    if request.action == CHECK:
         return Heard(Look(external_id), request)
-    return Heard(Settle(external_id, request.amount, reference=request.reference, debited=True), request)
+    settle = Settle(
+        external_id,
+        request.amount,
+        reference=request.reference,
+        debited=True,
+        linked=request.prepare_id in (None, request.our_prepare_id),
+    )
+    return Heard(settle, request)
 
 
 def answer(
@@ -125,7 +131,7 @@ def _code(
         return ALREADY_PAID if again else SUCCESS
     if record.payment is not None and record.payment.order_id != request.reference:
         return UNKNOWN_ORDER
-    return SUCCESS if request.action in (PREPARE, CHECK) else UNKNOWN_TRANSACTION
+    return SUCCESS
 
 
 def _status(attempt: Attempt | None) -> int:

@@ -279,7 +279,7 @@ async def test_a_row_that_another_library_prepared_is_completed(shop: Any) -> No
         stranger.prepare_id = visit.prepare_id
         assert (await payer.wire.shop(payer.fields(stranger, 1))).code == -6
         wrong_order = {"merchant_trans_id": "12"}
-        assert (await payer.wire.shop(payer.fields(visit, 1, **wrong_order))).code == -6
+        assert (await payer.wire.shop(payer.fields(visit, 1, **wrong_order))).code == -5
         assert (await payer.wire.shop(payer.fields(visit, 1, amount="15000.51"))).code == -2
         assert (await payer.wire.shop(payer.fields(visit, 1))).code == 0
     assert HOOKS["paid", "11"] == 1
