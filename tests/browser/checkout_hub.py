@@ -16,7 +16,7 @@ import msgspec
 
 from tillgate.domain.dialogue import Tell
 from tillgate.domain.errors import Unsure
-from tillgate.domain.payment import Fact, Payment
+from tillgate.domain.payment import Closed, Fact, Payment
 from tillgate.http.app import create_app
 from tillgate.http.server import Server
 from tillgate.hub import Intent
@@ -58,6 +58,9 @@ class Bank:
 
     async def start(self, order: Order, send: Send) -> Started:
         raise Unsure("the answer was lost")
+
+    async def cancel(self, order: Order, send: Send) -> Tell:
+        return Tell((Closed("cancelled", "taken back"),), operation_id=order.operation_id)
 
 
 BANK: Provider[Any] = Provider(

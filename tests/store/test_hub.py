@@ -282,6 +282,7 @@ async def test_a_bank_that_cannot_be_asked_leaves_it_to_an_operator(
     await till.hub.resolve(shop, failed.payment.id, "failed", "not on the bank's statement")
     assert (await payment(till, paid)).status == "paid"
     assert (await payment(till, failed)).status == "failed"
+    await on(till, clock, s=7_300)
     assert await due(till) == []
 
 
@@ -656,6 +657,9 @@ async def test_foreign_money_is_held_as_it_came(till: Till, shop: Merchant) -> N
     assert rows[f"provider:{opened.payment.account_id}", "MYR"] == -10_000
     with pytest.raises(NotAllowed):
         await till.hub.resolve(shop, opened.payment.id, "accept", "take it")
+    free = await till.hub.resolve(shop, opened.payment.id, "failed", "it was sent back")
+    await till.told(shop, opened.attempt.id, said, "evt-9")
+    assert (free.status, (await payment(till, opened)).status) == ("pending", "pending")
 
 
 # --- refunds ------------------------------------------------------------------------------------------------

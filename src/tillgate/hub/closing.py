@@ -3,7 +3,7 @@ resolve."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from tillgate.domain import dialogue, ledger
 from tillgate.domain.errors import NotAllowed, NotFound
@@ -14,7 +14,7 @@ from tillgate.hub.kit import targets
 from tillgate.hub.moves import event_kind, move
 from tillgate.hub.watching import rearm
 from tillgate.schemas_kiosk import Wish
-from tillgate.spi import Connector, Fetched, Schedules
+from tillgate.spi import Connector, Fetched, Looks, Schedules
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Merchant
 from tillgate.store.work import Due
@@ -97,6 +97,11 @@ class Lapses:
         move(plan, self.merchant, attempt, Closed("expired", dialogue.TIMEOUT))
 
 
+LOOKS_AFTER_END: Final = 14
+"""How often what is closed or paid is looked at in vain, over some sixteen hours: a hint about it was
+answered with 200, so that its provider does not repeat it."""
+
+
 @record
 class LooksAgain:
     """What a look that brought no evidence means, and when to look next."""
@@ -121,10 +126,14 @@ class LooksAgain:
         assert attempt is not None
         if self.fact is not None:
             _, attempt = move(plan, self.merchant, attempt, self.fact)
-        at = self.at if self.keep or attempt.phase in LIVE else None
+        in_vain = isinstance(self.connector, Looks) and not self.answered and self.due.tries < LOOKS_AFTER_END
+        at = self.at if self.keep or in_vain or attempt.phase in LIVE else None
         if isinstance(self.connector, Schedules) and attempt.phase not in ("created", "unsure"):
             scheduled = self.connector.next_look(attempt, plan.now)
-            at = scheduled if scheduled is None or (self.answered and not self.keep) else self.at
+            if scheduled is None:
+                at = self.at if in_vain else None
+            else:
+                at = scheduled if self.answered and not self.keep else self.at
         plan.conclude(self.due, at)
 
 
@@ -185,8 +194,8 @@ class Resolves:
             saved = self._released(plan, payment, note)
             decided(plan, saved, paid=True, reason=self.reason, by=self.by)
             return saved
-        if self.outcome == "failed" and payment.hold == "contradicted" and not payment.paid_minor:
-            return self._released(plan, payment, note)  # nothing came after all
+        if self.outcome == "failed" and payment.hold is not None and not payment.paid_minor:
+            return self._released(plan, payment, note)  # nothing came that could be booked
         attempt = plan.attempt(payment.live_attempt_id)
         if attempt is None or attempt.phase != "unsure":
             raise NotAllowed("This payment is not unsure")

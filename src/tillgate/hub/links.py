@@ -211,7 +211,8 @@ class PaymentLinks:
             if (latest.channel, latest.amount_minor) == (channel, amount):
                 return latest
             try:
-                latest = await self._upkeep.cancel(merchant, latest.id, "the payer chose another way")
+                why = "the payer chose another way"
+                latest = await self._upkeep.cancel(merchant, latest.id, why, only_if_gone=True)
             except TillgateError:
                 return latest  # it was paid meanwhile, or cannot be taken back: no second one beside it
         if latest is not None and latest.status not in ENDED:

@@ -78,6 +78,10 @@ class Hints:
         attempt, refund = named(plan, self.account, self.hint)
         if refund is not None:
             plan.at("look_refund", refund.id, refund.merchant_id, plan.now)
+            if refund.phase != "failed":
+                # Its payment, too: a refund that another made may be told beside ours. One of ours that
+                # failed and was given after all would be taken for another's.
+                plan.at("look", refund.attempt_id, refund.merchant_id, plan.now)
             return Told("look", plan.payment(refund.payment_id), None, refund)
         if attempt is None:
             return Told("unmatched")

@@ -105,7 +105,11 @@ def schedule(plan: Plan, before: Attempt, payment: Payment, attempt: Attempt) ->
     if before.phase == "unsure" and attempt.phase == "pending" and payment.live_attempt_id == attempt.id:
         # Its time may have come while nobody knew: what is unsure does not expire, what is open does.
         plan.at("expire", payment.id, payment.merchant_id, payment.expires_at)
-    if before.phase in LIVE and attempt.phase not in LIVE:
+    if before.phase in LIVE and (
+        attempt.phase == "paid" or (attempt.phase == "closed" and before.phase == "created")
+    ):
+        # What is given up after a provider had it keeps its look, the last one: a hint may have asked for it
+        # while we decided, and a payer may have been quicker.
         plan.done("look", attempt.id)
     if payment.live_attempt_id is None and (payment.paid_minor or payment.closed):
         plan.done("expire", payment.id)

@@ -89,6 +89,8 @@ class Open:
             return self._answered(plan, self._begin(plan, None, self._new()))
         if not self._same(known):
             raise OrderConflict()
+        if self.intent.standing_id not in (None, known.standing_id):
+            raise OrderConflict("An order with the reference of this payment link was opened without it")
         if known.closed is None or known.paid_minor or known.hold or known.live_attempt_id:
             if known.channel != self.intent.channel:
                 raise OrderConflict()
@@ -98,6 +100,7 @@ class Open:
             channel=self.intent.channel,
             account_id=self.account.id,
             callback_url=self.intent.callback_url or known.callback_url,
+            metadata=self.intent.metadata or known.metadata,
             expires_at=self.expires_at,
         )
         return self._answered(plan, self._begin(plan, known, again))

@@ -28,6 +28,7 @@ from tillgate.domain.payment import (
     refund_allowed,
 )
 from tillgate.domain.record import record, replace
+from tillgate.hub.closing import LOOKS_AFTER_END
 from tillgate.hub.keys import Key, recall, remembered, stored
 from tillgate.hub.kit import Kit, found_nothing, log, targets
 from tillgate.hub.listening import Listening
@@ -147,6 +148,7 @@ class RefundMoves:
     due: Due
     fact: RefundFact | None  # None: nothing new
     again_at: int  # when to look or to try again
+    in_vain: bool = False  # a look that nobody answered
 
     @property
     def merchant_id(self) -> str:
@@ -160,7 +162,9 @@ class RefundMoves:
         assert refund is not None
         if self.fact is not None:
             _, refund = move_refund(plan, self.merchant, refund, self.fact)
-        if refund.phase not in OPEN_REFUND:
+        if refund.phase not in OPEN_REFUND and self.in_vain and self.due.tries < LOOKS_AFTER_END:
+            plan.conclude(self.due, self.again_at)  # a hint about it was answered, and is not repeated
+        elif refund.phase not in OPEN_REFUND:
             plan.done("refund", refund.id)
             plan.done("look_refund", refund.id)
         elif refund.phase == "created":  # nothing left us, so the next try is the first
@@ -232,12 +236,13 @@ class Refunding:
         """Due work `look_refund`."""
         connector = self._kit.connector(account)
         order = self._kit.refund_order(payment, attempt, refund, account)
-        again = self._kit.clock() + patience_ms(due.tries)
+        again, in_vain = self._kit.clock() + patience_ms(due.tries), False
         if isinstance(connector, Looks):
             try:
                 tell = await connector.look_refund(order, self._kit.out)
             except (Declined, Unreachable, Unsure) as error:
                 found_nothing(account, refund.id, error)
+                in_vain = True
             else:
                 if tell is not None:
                     await self._listening.told(merchant, account, replace(tell, operation_id=refund.id))
@@ -245,7 +250,7 @@ class Refunding:
                     # It never arrived, so it is sent under its own id once more.
                     await self._call(merchant, account, payment, attempt, refund, due)
                     return
-        await self._book(merchant, due, None, again)
+        await self._book(merchant, due, None, again, in_vain)
 
     async def _call(
         self,
@@ -298,5 +303,7 @@ class Refunding:
             return False
         return await self._kit.reads.oldest_open_refund(payment.id) != refund.id
 
-    async def _book(self, merchant: Merchant, due: Due, fact: RefundFact | None, again_at: int) -> None:
-        await self._kit.journal.submit(RefundMoves(merchant, due, fact, again_at))
+    async def _book(
+        self, merchant: Merchant, due: Due, fact: RefundFact | None, again_at: int, in_vain: bool = False
+    ) -> None:
+        await self._kit.journal.submit(RefundMoves(merchant, due, fact, again_at, in_vain))

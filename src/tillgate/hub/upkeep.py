@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
 
 from tillgate.domain.dialogue import Tell
-from tillgate.domain.errors import Declined, NotFound, Unreachable, Unsure
-from tillgate.domain.payment import LIVE, AnswerLost, Attempt, Closed, Closing, Payment, Refund
+from tillgate.domain.errors import Declined, NotAllowed, NotFound, Unreachable, Unsure
+from tillgate.domain.payment import LIVE, Accepted, AnswerLost, Attempt, Closed, Closing, Payment, Refund
 from tillgate.domain.record import replace
 from tillgate.hub.closing import Closes, Lapses, LooksAgain, Resolves, Withdrawn
 from tillgate.hub.keys import Kept, Key, Keyed, Recalls
@@ -23,6 +23,8 @@ from tillgate.store.directory import Account, Merchant
 from tillgate.store.work import Due
 
 RenderPayment: TypeAlias = Callable[[Payment], bytes]
+Standing: TypeAlias = Literal["gone", "open", "unknown"]
+"""How an attempt stands at its provider: closed or paid, still to be paid, or nobody there can be asked."""
 
 
 class Upkeep:
@@ -42,10 +44,19 @@ class Upkeep:
         }
 
     async def cancel(
-        self, merchant: Merchant, payment_id: str, reason: str = "cancelled by the merchant"
+        self,
+        merchant: Merchant,
+        payment_id: str,
+        reason: str = "cancelled by the merchant",
+        *,
+        only_if_gone: bool = False,
     ) -> Payment:
-        """Raises `NotFound`, `NotAllowed` once it is paid, `Unsure` where the provider did not answer."""
-        connector = await self._let_go(merchant, payment_id)
+        """Raises `NotFound`, `NotAllowed` once it is paid and where it is unsure at a provider that cannot be
+        asked, `Unsure` where the provider did not answer.
+
+        `only_if_gone`: and where its payer may still pay it. Without, it is closed here all the same, and
+        what comes is booked as late."""
+        connector = await self._let_go(merchant, payment_id, only_if_gone)
         closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
         payment = await self._kit.journal.submit(_unless_held(closes))
         if isinstance(connector, Fetched):
@@ -100,7 +111,8 @@ class Upkeep:
         knowable = True
         if attempt is not None and self._over(attempt):
             # Its notice may have been lost: whoever paid in the last second has paid.
-            knowable = await self._withdraw_at_provider(merchant, payment, attempt, "expired")
+            stands = await self._withdraw_at_provider(merchant, payment, attempt, "expired")
+            knowable = stands != "unknown"
         connector = self._connector(merchant, attempt)
         closes = Closes(merchant, payment_id, "expired", "expired", True, not knowable, connector)
         await self._kit.journal.submit(_unless_held(closes))
@@ -169,25 +181,29 @@ class Upkeep:
         """Whether it ends with its order; what a provider opened by asking has a time of its own."""
         return not attempt.asked or self._kit.clock() >= (attempt.expires_at or 0)
 
-    async def _let_go(self, merchant: Merchant, payment_id: str) -> Connector:
+    async def _let_go(self, merchant: Merchant, payment_id: str, only_if_gone: bool = False) -> Connector:
         """Withdraw a merchant's payment at its provider, before it is cancelled here; its connector."""
         payment = await self._kit.reads.payment(payment_id)
         if payment is None or payment.merchant_id != merchant.id:
             raise NotFound("Payment not found")
         attempt = await self._kit.reads.live_attempt(payment.id)
         if attempt is not None:
-            await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
+            stands = await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
+            if stands == "unknown" and attempt.phase == "unsure":
+                raise NotAllowed("Nobody can say whether this payment was taken; resolve it")
+            if only_if_gone and stands != "gone":
+                raise NotAllowed("This payment can still be paid")
         return self._connector(merchant, attempt)
 
     async def _withdraw_at_provider(
         self, merchant: Merchant, payment: Payment, attempt: Attempt, why: Closing
-    ) -> bool:
-        """Have the attempt closed there, or learn that it was paid. False: this provider cannot be asked.
+    ) -> Standing:
+        """Have the attempt closed there, or learn that it was paid; how it stands there now.
 
         Raises `Unreachable` or `Unsure`."""
         account = merchant.account(attempt.account_id)
         if account is None:
-            return False
+            return "unknown"
         connector = self._kit.connector(account)
         order = self._kit.order(payment, attempt, account)
         tell: Tell | None = None
@@ -212,7 +228,9 @@ class Upkeep:
             raise Unsure("whether it was withdrawn is not known") from error
         if tell is not None:
             await self._listening.told(merchant, account, replace(tell, operation_id=attempt.id))
-        return knowable
+        if not knowable:
+            return "unknown"
+        return "open" if tell is not None and any(isinstance(one, Accepted) for one in tell.facts) else "gone"
 
     def _connector(self, merchant: Merchant, attempt: Attempt | None) -> Connector:
         account = merchant.account(attempt.account_id) if attempt else None

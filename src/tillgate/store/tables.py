@@ -138,7 +138,7 @@ payments = table(
     varies("live_phase", Text, nullable=True),
     varies("paid_with", Text, nullable=True),
     varies("callback_url", Text, nullable=True),
-    fixed("metadata", Text, nullable=True),
+    varies("metadata", Text, nullable=True),
     fixed("created_at", BigInteger),
     varies("expires_at", BigInteger),
     varies("paid_at", BigInteger, nullable=True),

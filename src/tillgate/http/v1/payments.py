@@ -98,7 +98,9 @@ async def _payments_page(page: Asked) -> Page:
         standing = await call.runtime.pages.standing_by_order(call.merchant.id, key)
         found |= {"standing_id": standing} if standing else {"order_key": key}
     if (link := page.text("payment_link")) is not None:
-        found = {"standing_id": link}
+        if "standing_id" in found and found["standing_id"] != link:
+            return Page([], None)  # a standing order's payments are no link's
+        (sifted if found else found)["standing_id"] = link
     if status is not None:
         (found if status in _STUCK and not found else sifted)["status"] = status
     if channel is not None:
