@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
 
+import msgspec
+
 from tillgate.domain import errors as e
 from tillgate.domain.dialogue import (
     Ask,
@@ -336,4 +338,9 @@ def _fiscal(params: dict[str, Any]) -> Note:
         external_id = _id(params)
     except rpc.RpcError:
         raise rpc.RpcError(rpc.BAD_PARAMS) from None
-    return Note(external_id, f"fiscal.{kind.lower()}", _shortest(data))
+    value = _shortest(data)
+    try:
+        msgspec.json.decode(value)  # it is stored word for word, and read from then on by whoever reads that
+    except msgspec.DecodeError:
+        raise rpc.RpcError(rpc.BAD_PARAMS) from None
+    return Note(external_id, f"fiscal.{kind.lower()}", value)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.applications import Starlette
 
@@ -142,3 +143,24 @@ async def test_a_late_perform_is_refused_and_told_once(sqlite_url: str) -> None:
         events = [row[3] for row in await shop.runtime.kit.reads.events(shop.merchant.id, 0, 100)]
         assert events.count("payment.discrepancy") == 1
         assert (await payme.pay(order.account, order.amount_minor)).state == 2
+
+
+async def test_what_is_no_json_is_not_kept_with_a_transaction(database_url: str) -> None:
+    """It would stand in the transaction, its events and what the merchant is sent, and be read by nobody."""
+    async with shop_on(database_url) as shop, PaymeSimulator.of(shop.url, KEY) as payme:
+        order = await shop.order()
+        receipt = await payme.pay(order.account, order.amount_minor)
+        before = await shop.runtime.kit.reads.events(shop.merchant.id, 0, 100)
+        for value in ("1e400", '"\\ud800"', "[" * 900 + "]" * 900):
+            body = (
+                f'{{"method":"SetFiscalData","params":{{"id":"{receipt.id}","type":"PERFORM",'
+                f'"fiscal_data":{{"receipt_id":{value}}}}},"id":1}}'
+            )
+            said = await payme.desk.garbage(body.encode())
+            assert said["error"]["code"] == -32700
+            await payme.look(receipt)
+        assert await shop.runtime.kit.reads.events(shop.merchant.id, 0, 100) == before
+        await payme.fiscal(receipt)
+        found = await shop.runtime.kit.reads.external(shop.account.id, receipt.id)
+        assert found is not None
+        assert "fiscal.perform" in msgspec.json.decode(found.details or "")
