@@ -326,6 +326,30 @@ def test_several_account_fields_make_one_reference_that_cannot_be_forged() -> No
     assert refused(Payme(config(account_fields=fields)), wrong)["error"]["data"] == "contract"
 
 
+@pytest.mark.parametrize(
+    ("order_id", "fields", "write"),
+    [
+        (" padded ", ("order_id",), "'padded'"),
+        ("phone=+998901234567;contract=5", ("phone", "contract"), "'phone=%2B998901234567;contract=5'"),
+        ("phone=998;contract=a b", ("phone", "contract"), "'phone=998;contract=a%20b'"),
+        ("phone=998;contract=5%3d6", ("phone", "contract"), "'phone=998;contract=5%3D6'"),
+        ("phone=%39;contract=5", ("phone", "contract"), "'phone=9;contract=5'"),
+        ("phone=998;contract=%205", ("phone", "contract"), "'phone=998;contract=5'"),
+    ],
+)
+def test_an_order_that_payme_would_ask_for_by_another_name_is_refused(
+    order_id: str, fields: tuple[str, ...], write: str
+) -> None:
+    payme = Payme(config(account_fields=fields))
+    with pytest.raises(e.InvalidRequest) as refusal:
+        payme.invite(order(order_id=order_id))
+    assert write in str(refusal.value)
+    shown = payme.invite(order(order_id=write.strip("'")))
+    assert shown is not None
+    heard = payme.hear(asked("CheckPerformTransaction", {"amount": 500, "account": shown.account}))
+    assert heard.message == Check(write.strip("'"), Money(500, "UZS"))
+
+
 def test_other_verbs_than_post_are_answered_with_200() -> None:
     for verb in ("GET", "PUT", "HEAD", "DELETE"):
         answer = refused(Payme(config()), call(b"", method=verb))

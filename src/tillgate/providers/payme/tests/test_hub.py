@@ -116,11 +116,11 @@ async def test_several_account_fields_are_one_order(sqlite_url: str) -> None:
         shop_on(sqlite_url, account_fields=["phone", "contract"]) as shop,
         PaymeSimulator.of(shop.url, KEY) as payme,
     ):
-        await shop.order("phone=998901234567;contract=5%3D6")
-        receipt = await payme.pay({"phone": "998901234567", "contract": "5=6"}, PRICE_TIYIN)
+        await shop.order("phone=%2B998901234567;contract=5%3D6")  # as docs/payme.md writes it
+        receipt = await payme.pay({"phone": "+998901234567", "contract": "5=6"}, PRICE_TIYIN)
         assert receipt.state == 2
         rows = await payme.statement(0, 10**13)
-        assert rows[0]["account"] == {"phone": "998901234567", "contract": "5=6"}
+        assert rows[0]["account"] == {"phone": "+998901234567", "contract": "5=6"}
 
 
 async def test_an_order_that_a_link_of_paymes_cannot_name_is_not_opened(sqlite_url: str) -> None:
