@@ -507,7 +507,18 @@ def test_a_new_password_is_taken_only_where_somebody_stores_it() -> None:
         {"key": "   "},
         {"key": "", "previous_key": KEY},
         {"key": "short"},
+        {"key": "aaaaaaaaaaaaaaaa"},
+        {"key": "an-example-test-key-of-36-characters"},
+        {"previous_key": "an-example-test-key-of-36-characters"},
+        {"previous_key": "x"},
+        {"previous_key": " "},
+        {"previous_key": "ababababababababababab"},
+        {"test_key": "x"},
         {"sandbox": True, "key": ""},
+        {"sandbox": True, "key": "x"},
+        {"sandbox": True, "test_key": "x"},
+        {"sandbox": True, "test_key": "                x"},
+        {"sandbox": True, "test_key": "t" * 36},
         {"login": ""},
         {"login": "a:b"},
         {"account_fields": ()},
@@ -523,6 +534,21 @@ def test_settings_that_are_not_safe_refuse_to_start(changes: dict[str, Any]) -> 
     with pytest.raises(e.Misconfigured) as refusal:
         PROVIDER.connect(config(**changes))
     assert KEY not in str(refusal.value)
+
+
+def test_keys_as_payme_gives_them_open_an_account_and_the_example_the_sandbox() -> None:
+    real = "Zr8hXw3QmV5nTb7yKc2p@d9sGf4jAe6uRi1o"
+    for changes in ({}, {"previous_key": real}, {"test_key": real}, {"sandbox": True, "test_key": real}):
+        PROVIDER.connect(config(**changes))
+    PROVIDER.connect(config(sandbox=True, test_key="an-example-test-key-of-36-characters"))
+
+
+def test_a_drop_in_takes_any_key_but_a_blank_one() -> None:
+    """It runs in shops whose keys were there before."""
+    Payme(config(key="my_key"))
+    for changes in ({"key": " "}, {"key": "my_key", "previous_key": " "}):
+        with pytest.raises(e.Misconfigured):
+            Payme(config(**changes))
 
 
 def test_no_key_is_in_a_repr() -> None:
