@@ -248,7 +248,7 @@ class Refunds(Protocol):
 
 @runtime_checkable
 class Hears(Protocol):
-    """The provider calls us."""
+    """The provider calls us. With a `max_body` it is given longer bodies, too, cut off, and refuses them."""
 
     def hear(self, call: Inbound) -> Heard:
         """Verify first, then translate. Raises a `Refusal`."""

@@ -58,6 +58,8 @@ class Call:
 class Payme:
     """One cash desk. `Hears` and `Invites` of the provider interface."""
 
+    max_body = rpc.MAX_BODY_BYTES  # more is refused in Payme's words: a status but 200 is our fault to it
+
     def __init__(self, config: Config, *, takes_passwords: bool = False) -> None:
         """`takes_passwords`: the caller stores what ChangePassword brings. Raises `Misconfigured`."""
         self._config = checked(config)
