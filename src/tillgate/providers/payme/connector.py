@@ -31,7 +31,7 @@ from tillgate.domain.dialogue import (
 )
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Attempt, Payment, StandingOrder
-from tillgate.domain.record import record
+from tillgate.domain.record import record, replace
 from tillgate.providers.payme import accounts, links, rpc
 from tillgate.providers.payme.config import Config, checked, networks
 from tillgate.spi import Heard, Inbound, Order, Reply, Show
@@ -56,7 +56,7 @@ class Call:
 
 
 class Payme:
-    """One cash desk. `Hears` and `Invites` of the provider interface."""
+    """One cash desk. `Hears`, `Invites` and `Scrubs` of the provider interface."""
 
     max_body = rpc.MAX_BODY_BYTES  # more is refused in Payme's words: a status but 200 is our fault to it
 
@@ -148,6 +148,10 @@ class Payme:
         if not self._takes_passwords:
             raise e.Unauthenticated("the key is changed in the settings, not by this call")
         return NewPassword("ChangePassword", password)
+
+    def scrubbed(self, call: Inbound) -> Inbound:
+        """Without the password of a ChangePassword, which is refused, yet may soon be the key."""
+        return replace(call, body=rpc.scrubbed(call.body))
 
     # --- answering ------------------------------------------------------------------------------------------
 

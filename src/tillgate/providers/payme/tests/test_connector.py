@@ -18,7 +18,7 @@ from tillgate.embed.facts import order_of
 from tillgate.providers.payme import PROVIDER, accounts
 from tillgate.providers.payme.config import Config
 from tillgate.providers.payme.connector import NewPassword, Payme, reason, state
-from tillgate.spi import Hears, Inbound, Invites, Order, Reply
+from tillgate.spi import Hears, Inbound, Invites, Order, Reply, Scrubs
 
 KEY = "the-key-of-this-cash-desk-36-letters"
 ID = "5305e3bab097f420a62ced0b"
@@ -498,6 +498,47 @@ def test_a_new_password_is_taken_only_where_somebody_stores_it() -> None:
     same = refused(taking, asked("ChangePassword", {"password": KEY}))["error"]
     empty = refused(taking, asked("ChangePassword", {"password": ""}))["error"]
     assert (same["code"], empty["code"], empty["data"]) == (-32504, -31050, "password")
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (
+            b'{"method":"ChangePassword","params":{"password":"s3cret"},"id":1}',
+            b'{"method":"ChangePassword","params":{"password":""},"id":1}',
+        ),
+        (
+            '{"id": 1, "method": "ChangePassword", "params": {"Password": "s3cret", "x": "чай"}}'.encode(),
+            '{"id":1,"method":"ChangePassword","params":{"Password":"","x":"чай"}}'.encode(),
+        ),
+        (
+            b'{"method":"ChangePassword","params":["s3cret"]}',
+            b'{"method":"ChangePassword","params":null}',
+        ),
+        (
+            b'{"method":"Change","params":{"a":[{"newPassword":{"b":"s3cret"}}]}}',
+            b'{"method":"Change","params":{"a":[{"newPassword":""}]}}',
+        ),
+        (
+            b'{"method":"ChangePassword","params":{"p\\u0061ssword":"s3cret"}}',
+            b'{"method":"ChangePassword","params":{"password":""}}',
+        ),
+        (b'{"method":"ChangePassword","params":{"password":"s3cret"', b""),
+        (b'{"method":"ChangePassw\\u006frd","params":{"p\\u0061ssword":"s3cret"', b""),
+        (b'[{"method":"ChangePassword","params":{"password":"s3cret"}}]', b""),
+        ('{"method":"ChangePassword","params":{"password":"s3cret"}}'.encode("utf-16"), b""),
+        (b'{"method":"ChangePassword","params":{"password":"s3cret"}}' + b" " * 70_000, b""),
+        (
+            b'{"method": "CheckTransaction", "params": {"id": 5',
+            b'{"method": "CheckTransaction", "params": {"id": 5',
+        ),
+        (b"", b""),
+    ],
+)
+def test_no_password_is_in_what_is_kept_of_a_message(body: bytes, kept: bytes) -> None:
+    payme = Payme(config())
+    assert isinstance(payme, Scrubs)
+    assert payme.scrubbed(call(body)) == call(kept)
 
 
 @pytest.mark.parametrize(

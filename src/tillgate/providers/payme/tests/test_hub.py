@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import select
 from starlette.applications import Starlette
 
 from tillgate import conform
@@ -23,6 +24,7 @@ from tillgate.providers.payme.simulator import FAULTS, PaymeSimulator
 from tillgate.providers.payme.tests.payme_kit import KEY, MERCHANT, PRICE_TIYIN, serve
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
+from tillgate.store import tables
 
 
 @dataclass
@@ -164,3 +166,12 @@ async def test_what_is_no_json_is_not_kept_with_a_transaction(database_url: str)
         found = await shop.runtime.kit.reads.external(shop.account.id, receipt.id)
         assert found is not None
         assert "fiscal.perform" in msgspec.json.decode(found.details or "")
+
+
+async def test_a_refused_password_is_not_kept(database_url: str) -> None:
+    async with shop_on(database_url) as shop, PaymeSimulator.of(shop.url, KEY) as payme:
+        for key in (None, "not the key"):
+            params = {"password": "the-next-key-of-this-desk"}
+            await payme.refused("ChangePassword", params, {-32504}, key=key)
+        rows = await shop.runtime.database.read(select(tables.inbound.c.body))
+        assert [msgspec.json.decode(row[0])["params"] for row in rows] == [{"password": ""}] * 2
