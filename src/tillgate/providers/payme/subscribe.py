@@ -255,7 +255,9 @@ class Receipts:
             raise ValueError(f"count is 1 to {MAX_PAGE}")
         params = {"count": count, "from": from_ms, "to": to_ms, "offset": offset}
         found = await self._api.call("receipts.get_all", params)
-        return [_typed(Receipt, row) for row in found] if isinstance(found, list) else []
+        if not isinstance(found, list):
+            raise Unsure("receipts.get_all was not answered with a list")
+        return [_typed(Receipt, row) for row in found]
 
     async def send(self, receipt_id: str, phone: str) -> bool:
         """By SMS to the payer."""

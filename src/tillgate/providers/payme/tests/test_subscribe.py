@@ -197,6 +197,13 @@ async def test_an_answer_that_tells_nothing_leaves_us_unsure(status: int, body: 
         await client.receipts.pay("5" * 24, "token")
 
 
+@pytest.mark.parametrize("result", ['{"receipts":[]}', "true", '"x"', '[{"_id":5}]', "[5]"])
+async def test_a_page_of_receipts_that_is_no_list_is_not_an_empty_one(result: str) -> None:
+    client = Subscribe(MERCHANT, KEY, answering(200, f'{{"result":{result}}}'.encode()))
+    with pytest.raises(Unsure):
+        await client.receipts.get_all(0, 1)
+
+
 async def test_what_never_left_is_told_apart() -> None:
     async def send(call: HttpCall) -> HttpReply:
         raise Unreachable
