@@ -37,7 +37,8 @@ from tillgate.providers.payme.config import Config, checked, networks
 from tillgate.spi import Heard, Inbound, Order, Reply, Show
 
 LIFETIME_MS: Final = 43_200_000
-"""A transaction dies 12 hours after Payme made it, by Payme's own clock (CreateTransaction)."""
+"""A transaction dies 12 hours after Payme made it, by Payme's own clock (CreateTransaction); where that clock
+is ahead of ours, after it came: no date that somebody gives holds an order for longer."""
 
 TIMEOUT_REASON, REFUND_REASON, UNKNOWN_REASON = 4, 5, 10
 MAX_AMOUNT_TIYIN: Final = 10**15
@@ -82,7 +83,7 @@ class Payme:
             raise rpc.RpcError(rpc.BAD_REQUEST)
         if method == "ChangePassword":
             return Heard(self._new_password(params), Call(rpc_id, method, params))
-        ask = self._ask(method, params)
+        ask = self._ask(method, params, call.received_at)
         return Heard(ask, Call(rpc_id, method, params))
 
     def _from_payme(self, peer: str) -> bool:
@@ -105,12 +106,12 @@ class Payme:
         if scheme.lower() != "basic" or not any(opened):
             raise e.Unauthenticated()
 
-    def _ask(self, method: str, params: dict[str, Any]) -> Ask:
+    def _ask(self, method: str, params: dict[str, Any], now: int) -> Ask:
         match method:
             case "CheckPerformTransaction":
                 return Check(self._reference(params), _amount(params))
             case "CreateTransaction":
-                return self._reserve(params)
+                return self._reserve(params, now)
             case "PerformTransaction":
                 return Settle(_id(params))
             case "CancelTransaction":
@@ -123,13 +124,14 @@ class Payme:
                 return _fiscal(params)
         raise rpc.RpcError(rpc.NO_METHOD, method if method.isprintable() and len(method) <= 64 else None)
 
-    def _reserve(self, params: dict[str, Any]) -> Reserve:
+    def _reserve(self, params: dict[str, Any], now: int) -> Reserve:
         external_id, made_at = _id(params), params.get("time")
         if type(made_at) is not int or not 10**12 <= made_at < 10**13:
             raise rpc.RpcError(rpc.BAD_REQUEST, "time")
         reference = self._reference(params)
         details = _shortest({"account": accounts.kept(params["account"])})
-        return Reserve(external_id, reference, _amount(params), made_at, made_at + LIFETIME_MS, details)
+        dies_at = min(made_at, now or made_at) + LIFETIME_MS  # a host's own code may not say when it came
+        return Reserve(external_id, reference, _amount(params), made_at, dies_at, details)
 
     def _reference(self, params: dict[str, Any]) -> str:
         try:

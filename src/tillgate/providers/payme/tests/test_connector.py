@@ -291,6 +291,22 @@ def test_a_time_has_thirteen_digits(time: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("came", "dies"),
+    [
+        (TIME, TIME + 43_200_000),
+        (TIME + 3_600_000, TIME + 43_200_000),  # late: by Payme's clock
+        (TIME - 2_000, TIME - 2_000 + 43_200_000),  # Payme's clock is ahead, or says next year: by ours
+        (0, TIME + 43_200_000),  # a host of the drop-in that does not say
+    ],
+)
+def test_nobody_can_say_that_a_transaction_lives_for_more_than_12_hours(came: int, dies: int) -> None:
+    params = {"id": ID, "time": TIME, "amount": 500_000, "account": ACCOUNT}
+    heard = Payme(config()).hear(asked("CreateTransaction", params, received_at=came))
+    assert isinstance(heard.message, Reserve)
+    assert (heard.message.provider_at, heard.message.expires_at) == (TIME, dies)
+
+
+@pytest.mark.parametrize(
     "account",
     [None, 5, [], "197", {}, {"other": "197"}, {"order_id": None}, {"order_id": True}, {"order_id": ""}]
     + [{"order_id": value} for value in (" ", [1], {}, 1.5, "a\u0000", "x" * 256, 10**18)]
