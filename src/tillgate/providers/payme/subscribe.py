@@ -277,7 +277,7 @@ def _result(method: str, reply: HttpReply, rpc_id: int) -> Any:
         raise Unsure(f"{method} was answered HTTP {reply.status}")
     try:
         envelope = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unsure(f"{method} was not answered with JSON") from None
     if not isinstance(envelope, dict) or envelope.get("id") not in (rpc_id, None):
         raise Unsure(f"{method} was answered for another call")

@@ -182,6 +182,7 @@ def answering(status: int, body: bytes) -> Send:
         (502, b"<html>"),
         (200, b""),
         (200, b"[]"),
+        (200, b"[" * 100_000),
         (200, b'{"result":{"state":4},"id":-1}'),
         (200, b"{}"),
         (200, b'{"error":{"code":-32400,"message":"system"}}'),
