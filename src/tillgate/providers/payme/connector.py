@@ -44,6 +44,7 @@ TIMEOUT_REASON, REFUND_REASON, UNKNOWN_REASON = 4, 5, 10
 MAX_AMOUNT_TIYIN: Final = 10**15
 MAX_ID_CHARS: Final = 64  # Payme's have 24
 
+_METADATA: Final = {"additional": dict, "detail": dict, "receivers": list}
 _shortest: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -294,11 +295,13 @@ def _account(attempt: Attempt) -> dict[str, Any]:
 
 
 def _payme_metadata(order: Payment | StandingOrder | None) -> dict[str, Any]:
-    """`metadata.payme` of the order: `detail`, `additional` and `receivers`, as Payme wants them."""
+    """`metadata.payme` of the order: `detail`, `additional`, `receivers`, as far as Payme can read them."""
     if order is None or not order.metadata:
         return {}
     found = json.loads(order.metadata).get("payme")
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: found[name] for name, kind in _METADATA.items() if isinstance(found.get(name), kind)}
 
 
 # --- parameters ---------------------------------------------------------------------------------------------

@@ -502,6 +502,25 @@ def test_the_fiscal_detail_and_more_come_from_the_orders_metadata() -> None:
     assert answer["result"]["receivers"] == receivers
 
 
+def test_what_payme_could_not_read_of_an_orders_metadata_is_not_answered() -> None:
+    payme = Payme(config())
+    payment = order_of("197", 500_000, "UZS", None, 0)
+    check = asked("CheckPerformTransaction", {"amount": 500_000, "account": ACCOUNT})
+    create = asked("CreateTransaction", {"id": ID, "time": TIME, "amount": 500_000, "account": ACCOUNT})
+    for wrong in (
+        {"detail": None, "additional": 5, "receivers": "x"},
+        [1],
+        None,
+        {"detail": [], "receivers": {}},
+    ):
+        odd = replace(payment, metadata=json.dumps({"payme": wrong}))
+        assert answered(payme.answer(check, payme.hear(check), Record(None, odd)))["result"] == {
+            "allow": True
+        }
+        made = answered(payme.answer(create, payme.hear(create), Record(attempt(), odd)))["result"]
+        assert "receivers" not in made
+
+
 def test_a_new_password_is_taken_only_where_somebody_stores_it() -> None:
     careful, taking = Payme(config()), Payme(config(), takes_passwords=True)
     new = asked("ChangePassword", {"password": "a new one"})
