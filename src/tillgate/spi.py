@@ -21,13 +21,13 @@ from tillgate.domain.record import record
 
 @record
 class Inbound:
-    """A provider's HTTP request, untouched. Header names are lower case."""
+    """A provider's HTTP request, untouched. Header names are lower case. What may be secret is in no repr."""
 
     method: str
     path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
+    query: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     peer: str  # address it came from
     received_at: int  # epoch ms
 
@@ -37,7 +37,7 @@ class Reply:
     """Our answer in the provider's dialect."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)  # may grant a token
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -48,16 +48,16 @@ class HttpCall:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
     timeout_s: float = 15.0
 
 
 @record
 class HttpReply:
     status: int
-    headers: Mapping[str, str]  # names in lower case
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)  # names in lower case
+    body: bytes = field(repr=False)
 
 
 Send: TypeAlias = Callable[[HttpCall], Awaitable[HttpReply]]
@@ -248,7 +248,7 @@ class Refunds(Protocol):
 
 @runtime_checkable
 class Hears(Protocol):
-    """The provider calls us."""
+    """The provider calls us. With a `max_body` it is given longer bodies, too, cut off, and refuses them."""
 
     def hear(self, call: Inbound) -> Heard:
         """Verify first, then translate. Raises a `Refusal`."""

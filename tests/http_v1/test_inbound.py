@@ -12,6 +12,7 @@ from support.serving import client, hub, new_merchant, rows
 from tillgate.client import Tillgate
 
 PAYME = {"merchant_id": "587f72c72cac0d162c722ae2", "key": "a-key-as-payme-gives-them-to-a-desk"}
+CLICK = {"service_id": 12345, "merchant_id": 678, "secret_key": "a-secret-as-click-gives-them"}
 CALL = {"id": 7, "method": "CheckTransaction", "params": {"id": "5305e3bab097f420a62ced0b"}}
 
 
@@ -56,8 +57,16 @@ async def test_what_nobody_would_send(database_url: str, tmp_path: Path) -> None
         ):
             account = await till.create_account("payme", "main", PAYME)
             door = f"/in/{account.id}"
-            large = await shop.ask("POST", door, raw=io.BytesIO(b"x" * (1024 * 1024 + 1)), headers=login())
-            assert large.status == 413
+            second = f"/in/{(await till.create_account('payme', 'second', PAYME)).id}"
+            for size in (1024 * 1024 + 1, 10_000_000):
+                large = await shop.ask("POST", second, raw=io.BytesIO(b"x" * size), headers=login())
+                assert (large.status, large.json["error"]["code"]) == (200, -32700)
+            other = await till.create_account("click", "other", CLICK)
+            large = await shop.ask("POST", f"/in/{other.id}", raw=io.BytesIO(b"x" * (1024 * 1024 + 1)))
+            assert large.status == 413  # its dialect has no word for it
+            for verb in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS"):
+                answer = await shop.ask(verb, second, CALL, headers=login())
+                assert (answer.status, answer.json["error"]["code"]) == (200, -32300), verb
             for raw in (b"", b"{", b"\xff", b"[" * 5000, json.dumps({"id": "x" * 60_000}).encode()):
                 answer = await shop.ask("POST", door, raw=raw, headers=login())
                 assert answer.status == 200

@@ -120,9 +120,9 @@ async def test_a_knock_at_a_providers_door_is_counted_once(sqlite_url: str) -> N
     """By every verb, also those that a route adds by itself and those that it refuses."""
     with hub_in_thread(sqlite_url, sandbox=True, secret_key="") as url:
         async with aiohttp.ClientSession() as http:
-            for verb in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+            for verb in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"):
                 async with http.request(verb, f"{url}/in/nobody") as reply:
-                    assert reply.status == (405 if verb == "DELETE" else 404)
+                    assert reply.status == (405 if verb == "PROPFIND" else 404)
             async with http.get(f"{url}/metrics") as reply:
                 lines = (await reply.text()).splitlines()
     counted = sorted(
@@ -131,8 +131,11 @@ async def test_a_knock_at_a_providers_door_is_counted_once(sqlite_url: str) -> N
     name = "tillgate_http_requests_total{method="
     assert counted == [
         f'{name}"",route="/in/{{account_id}}",status="405"}} 1.0',
+        f'{name}"DELETE",route="/in/{{account_id}}",status="404"}} 1.0',
         f'{name}"GET",route="/in/{{account_id}}",status="404"}} 1.0',
         f'{name}"HEAD",route="/in/{{account_id}}",status="404"}} 1.0',
+        f'{name}"OPTIONS",route="/in/{{account_id}}",status="404"}} 1.0',
+        f'{name}"PATCH",route="/in/{{account_id}}",status="404"}} 1.0',
         f'{name}"POST",route="/in/{{account_id}}",status="404"}} 1.0',
         f'{name}"PUT",route="/in/{{account_id}}",status="404"}} 1.0',
     ]

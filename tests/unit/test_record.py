@@ -9,7 +9,7 @@ import pytest
 
 from tillgate.domain.payment import Attempt, Closed, Payment, Refund, StandingOrder
 from tillgate.domain.record import of_row, record, replace, row
-from tillgate.spi import Fetched, Invites, can
+from tillgate.spi import Fetched, HttpCall, HttpReply, Inbound, Invites, Reply, can
 
 
 @row
@@ -82,3 +82,17 @@ def test_what_a_connector_can_is_asked_of_its_class() -> None:
         assert can(Inviting(), Invites)
         assert not can(Inviting(), Fetched)
         assert not can(Silent(), Invites)
+
+
+def test_what_crosses_the_wire_shows_no_secret() -> None:
+    """An exception's text, a log's field or a debugger may show a repr."""
+    secret = {"authorization": "Basic s3cret"}
+    for one in (
+        Inbound("POST", "/in/acc_1", "token=s3cret", secret, b"s3cret", "127.0.0.1", 1),
+        HttpCall("POST", "https://pay.example", secret, b"s3cret"),
+        HttpReply(200, secret, b"s3cret"),
+        Reply(200, b"s3cret"),
+    ):
+        assert "s3cret" not in repr(one) + str(one)
+        assert replace(one) == one
+    assert "/in/acc_1" in repr(Inbound("POST", "/in/acc_1", "", {}, b"", "127.0.0.1", 1))

@@ -21,8 +21,8 @@ from tillgate.store.directory import Account, Merchant
 log = structlog.get_logger("tillgate.http")
 
 LIMIT_BYTES: Final = 1024 * 1024
-METHODS: Final = ["GET", "HEAD", "POST", "PUT"]
-ALL_METHODS: Final = [*METHODS, "PATCH", "DELETE"]
+METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+"""Which of them a dialect takes, and how it refuses the others, is its own."""
 NAMED: Final = "/in/{account_id}"
 _NOT_FOUND: Final = Reply(404, b'{"error":"not_found"}')
 _TOO_LARGE: Final = Reply(413, b'{"error":"payload_too_large"}')
@@ -38,8 +38,7 @@ class Door:
         """`owns`: what is below the path is the dialect's, too."""
         self._runtime, self._path, self._found = runtime, path, found
         self.owns = owns
-        # At a documented path every method is the dialect's to refuse.
-        self.methods = METHODS if path == NAMED else ALL_METHODS
+        self.methods = METHODS
         self.figures: dict[str, RouteFigures] = {}  # by method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tillgate.providers.payme.config import Config, strong
+from tillgate.providers.payme.config import EXAMPLE_KEY, Config, strong
 from tillgate.providers.payme.connector import Payme
 from tillgate.spi import Channel, Provider
 
@@ -20,7 +20,7 @@ PROVIDER = Provider(
     connect=connect,
     example={
         "merchant_id": "587f72c72cac0d162c722ae2",
-        "test_key": "an-example-test-key-of-36-characters",
+        "test_key": EXAMPLE_KEY,
         "sandbox": True,
         "account_fields": ["order_id"],
     },

@@ -18,8 +18,8 @@ MAX_FIELDS: Final = 16
 class BadAccount(ValueError):
     """The account lacks a field, or a field cannot be read; `field` names it."""
 
-    def __init__(self, field: str) -> None:
-        super().__init__(f"account field {field} is missing or unreadable")
+    def __init__(self, field: str, why: str | None = None) -> None:
+        super().__init__(why or f"account field {field} is missing or unreadable")
         self.field = field
 
 
@@ -39,7 +39,18 @@ def kept(account: Mapping[str, Any]) -> dict[str, str | int]:
 
 
 def account(reference_text: str, fields: Sequence[str]) -> dict[str, str]:
-    """The `account` Payme will send for a reference. Raises `BadAccount`."""
+    """The `account` Payme will send for a reference.
+
+    Raises `BadAccount`, also where what Payme sends would be another reference: nobody could pay that one.
+    """
+    found = _fields(reference_text, fields)
+    known = reference(found, fields)
+    if known != reference_text:
+        raise BadAccount(fields[0], f"what Payme will send is known as {known!r}: write it so")
+    return found
+
+
+def _fields(reference_text: str, fields: Sequence[str]) -> dict[str, str]:
     if len(fields) == 1:
         return {fields[0]: _value({fields[0]: reference_text}, fields[0])}
     parts = reference_text.split(";")

@@ -17,7 +17,10 @@ SANDBOX_CHECKOUT_URL: Final = "https://test.paycom.uz"
 SOURCE_NETWORK: Final = "185.234.113.0/28"
 """Where Payme calls from: 185.234.113.1 to .15 (Merchant API, protocol)."""
 
-MIN_KEY_CHARS: Final = 16  # Payme's own keys have 36; a short one outside the sandbox was made up by hand
+MIN_KEY_CHARS: Final = 16  # Payme's own keys have 36, TEST_KEY too; a short one was made up by hand
+MIN_KEY_KINDS: Final = 6  # so many different characters; Payme's have about 25
+EXAMPLE_KEY: Final = "an-example-test-key-of-36-characters"
+"""Published in our documents: anybody may know it."""
 
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}", re.ASCII)
 _MERCHANT: Final = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
@@ -74,15 +77,30 @@ def checked(config: Config) -> Config:
             raise Misconfigured(f"payme: {field[:40]!r} cannot be an account field")
     if not config.checkout.startswith(("https://", "http://")):
         raise Misconfigured("payme: checkout_url must be an http(s) address")
+    if config.previous_key and not config.previous_key.strip():
+        raise Misconfigured("payme: previous_key is blank: leave it out where no key is being changed")
     networks(config.source_ips)
     return config
 
 
 def strong(config: Config) -> Config:
-    """Raises `Misconfigured` for a key that Payme cannot have given out; for accounts of the hub."""
-    if not config.sandbox and any(len(key) < MIN_KEY_CHARS for key in config.passwords):
-        raise Misconfigured(f"payme: a key has at least {MIN_KEY_CHARS} characters")
-    return checked(config)
+    """Raises `Misconfigured` for a key that Payme cannot have given out; for accounts of the hub.
+
+    Those that do not count now, too: `sandbox` is a setting of the account, and what a test account is told
+    is booked like anything else.
+    """
+    checked(config)
+    for name in ("key", "test_key", "previous_key"):
+        key = getattr(config, name)
+        if key and len(key) < MIN_KEY_CHARS:
+            raise Misconfigured(f"payme: {name} must have at least {MIN_KEY_CHARS} characters")
+        if key and len(set(key)) < MIN_KEY_KINDS:
+            raise Misconfigured(f"payme: {name} repeats a few characters: it is no key of Payme's")
+        if key == EXAMPLE_KEY and not config.sandbox:
+            raise Misconfigured(
+                f"payme: {name} is the published example: anybody could say that orders are paid"
+            )
+    return config
 
 
 def networks(source_ips: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

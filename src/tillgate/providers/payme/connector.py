@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
 
+import msgspec
+
 from tillgate.domain import errors as e
 from tillgate.domain.dialogue import (
     Ask,
@@ -29,18 +31,20 @@ from tillgate.domain.dialogue import (
 )
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Attempt, Payment, StandingOrder
-from tillgate.domain.record import record
+from tillgate.domain.record import record, replace
 from tillgate.providers.payme import accounts, links, rpc
 from tillgate.providers.payme.config import Config, checked, networks
 from tillgate.spi import Heard, Inbound, Order, Reply, Show
 
 LIFETIME_MS: Final = 43_200_000
-"""A transaction dies 12 hours after Payme made it, by Payme's own clock (CreateTransaction)."""
+"""A transaction dies 12 hours after Payme made it, by Payme's own clock (CreateTransaction); where that clock
+is ahead of ours, after it came: no date that somebody gives holds an order for longer."""
 
 TIMEOUT_REASON, REFUND_REASON, UNKNOWN_REASON = 4, 5, 10
 MAX_AMOUNT_TIYIN: Final = 10**15
 MAX_ID_CHARS: Final = 64  # Payme's have 24
 
+_METADATA: Final = {"additional": dict, "detail": dict, "receivers": list}
 _shortest: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -54,7 +58,9 @@ class Call:
 
 
 class Payme:
-    """One cash desk. `Hears` and `Invites` of the provider interface."""
+    """One cash desk. `Hears`, `Invites` and `Scrubs` of the provider interface."""
+
+    max_body = rpc.MAX_BODY_BYTES  # more is refused in Payme's words: a status but 200 is our fault to it
 
     def __init__(self, config: Config, *, takes_passwords: bool = False) -> None:
         """`takes_passwords`: the caller stores what ChangePassword brings. Raises `Misconfigured`."""
@@ -78,7 +84,7 @@ class Payme:
             raise rpc.RpcError(rpc.BAD_REQUEST)
         if method == "ChangePassword":
             return Heard(self._new_password(params), Call(rpc_id, method, params))
-        ask = self._ask(method, params)
+        ask = self._ask(method, params, call.received_at)
         return Heard(ask, Call(rpc_id, method, params))
 
     def _from_payme(self, peer: str) -> bool:
@@ -101,12 +107,12 @@ class Payme:
         if scheme.lower() != "basic" or not any(opened):
             raise e.Unauthenticated()
 
-    def _ask(self, method: str, params: dict[str, Any]) -> Ask:
+    def _ask(self, method: str, params: dict[str, Any], now: int) -> Ask:
         match method:
             case "CheckPerformTransaction":
                 return Check(self._reference(params), _amount(params))
             case "CreateTransaction":
-                return self._reserve(params)
+                return self._reserve(params, now)
             case "PerformTransaction":
                 return Settle(_id(params))
             case "CancelTransaction":
@@ -119,13 +125,14 @@ class Payme:
                 return _fiscal(params)
         raise rpc.RpcError(rpc.NO_METHOD, method if method.isprintable() and len(method) <= 64 else None)
 
-    def _reserve(self, params: dict[str, Any]) -> Reserve:
+    def _reserve(self, params: dict[str, Any], now: int) -> Reserve:
         external_id, made_at = _id(params), params.get("time")
         if type(made_at) is not int or not 10**12 <= made_at < 10**13:
             raise rpc.RpcError(rpc.BAD_REQUEST, "time")
         reference = self._reference(params)
         details = _shortest({"account": accounts.kept(params["account"])})
-        return Reserve(external_id, reference, _amount(params), made_at, made_at + LIFETIME_MS, details)
+        dies_at = min(made_at, now or made_at) + LIFETIME_MS  # a host's own code may not say when it came
+        return Reserve(external_id, reference, _amount(params), made_at, dies_at, details)
 
     def _reference(self, params: dict[str, Any]) -> str:
         try:
@@ -144,6 +151,10 @@ class Payme:
         if not self._takes_passwords:
             raise e.Unauthenticated("the key is changed in the settings, not by this call")
         return NewPassword("ChangePassword", password)
+
+    def scrubbed(self, call: Inbound) -> Inbound:
+        """Without the password of a ChangePassword, which is refused, yet may soon be the key."""
+        return replace(call, body=rpc.scrubbed(call.body))
 
     # --- answering ------------------------------------------------------------------------------------------
 
@@ -284,11 +295,13 @@ def _account(attempt: Attempt) -> dict[str, Any]:
 
 
 def _payme_metadata(order: Payment | StandingOrder | None) -> dict[str, Any]:
-    """`metadata.payme` of the order: `detail`, `additional` and `receivers`, as Payme wants them."""
+    """`metadata.payme` of the order: `detail`, `additional`, `receivers`, as far as Payme can read them."""
     if order is None or not order.metadata:
         return {}
     found = json.loads(order.metadata).get("payme")
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: found[name] for name, kind in _METADATA.items() if isinstance(found.get(name), kind)}
 
 
 # --- parameters ---------------------------------------------------------------------------------------------
@@ -336,4 +349,9 @@ def _fiscal(params: dict[str, Any]) -> Note:
         external_id = _id(params)
     except rpc.RpcError:
         raise rpc.RpcError(rpc.BAD_PARAMS) from None
-    return Note(external_id, f"fiscal.{kind.lower()}", _shortest(data))
+    value = _shortest(data)
+    try:
+        msgspec.json.decode(value)  # it is stored word for word, and read from then on by whoever reads that
+    except msgspec.DecodeError:
+        raise rpc.RpcError(rpc.BAD_PARAMS) from None
+    return Note(external_id, f"fiscal.{kind.lower()}", value)

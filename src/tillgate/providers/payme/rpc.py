@@ -6,6 +6,7 @@ Sources: Payme Merchant API, "protocol", "data types" and "errors". Payme expect
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -15,6 +16,7 @@ from tillgate.domain import errors as e
 from tillgate.spi import Reply
 
 MAX_BODY_BYTES: Final = 64 * 1024
+MAX_DEPTH: Final = 32  # the deepest message known, a fiscal object in its params, has 3
 MAX_INT: Final = 2**63 - 1
 
 # Codes, as "errors" lists them; -31050..-31099 concern what the payer typed, so each reason has its own.
@@ -155,7 +157,8 @@ def code_for(refusal: e.Refusal, codes: Mapping[type[e.Refusal], int] = REFUSALS
 
 
 def read(body: bytes) -> dict[str, Any]:
-    """The request object. Refuses what two readers could read differently: doubled keys, NaN, bad UTF-8.
+    """The request object. Refuses what two readers could read differently: doubled keys, NaN, bad UTF-8; and
+    what no other reader takes when we repeat it: numbers beyond a double, half a surrogate pair, any depth.
 
     Raises `RpcError` -32700 for what is no JSON and -32600 for JSON that is no object.
     """
@@ -165,6 +168,11 @@ def read(body: bytes) -> dict[str, Any]:
         message = _plain(body)
         if message is None:
             message = _STRICT.decode(body.decode())
+            if b"\\u" in body:  # the only way to write half a surrogate pair, which cannot be encoded
+                json.dumps(message, ensure_ascii=False).encode()
+        few = body.count(b"{") + body.count(b"[") <= MAX_DEPTH  # then it cannot be deep
+        if not (few or _shallow(message, MAX_DEPTH)):
+            raise RpcError(PARSE_ERROR)
     except (ValueError, RecursionError):
         raise RpcError(PARSE_ERROR) from None
     if not isinstance(message, dict):
@@ -182,6 +190,13 @@ def _plain(body: bytes) -> Any:
     return message if msgspec.json.encode(message) == body else None
 
 
+def _shallow(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_shallow(one, depth - 1) for one in inner)
+
+
 def request_id(message: Mapping[str, Any]) -> int:
     """Raises `RpcError` -32600: Payme's `id` is an integer."""
     found = message.get("id")
@@ -196,6 +211,29 @@ def id_of(body: bytes) -> int | None:
         return request_id(read(body))
     except RpcError:
         return None
+
+
+def scrubbed(body: bytes) -> bytes:
+    """The body as it may be kept: its passwords empty. Nothing at all of one that may hold a password and
+    cannot be read."""
+    text = body.replace(b"\0", b"").lower()  # so that no other encoding hides it
+    if b"password" not in text and b"\\u00" not in text:
+        return body
+    try:
+        message = read(body)
+    except RpcError:
+        return b""
+    if message.get("method") == "ChangePassword" and not isinstance(message.get("params"), dict):
+        message["params"] = None
+    return json.dumps(_emptied(message), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _emptied(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_emptied(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: "" if "password" in name.lower() else _emptied(one) for name, one in value.items()}
 
 
 def result(rpc_id: int | None, content: Mapping[str, Any]) -> Reply:
@@ -224,4 +262,11 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(f"{text[:40]} is beyond a double")
+    return found
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_refuse)

@@ -255,7 +255,9 @@ class Receipts:
             raise ValueError(f"count is 1 to {MAX_PAGE}")
         params = {"count": count, "from": from_ms, "to": to_ms, "offset": offset}
         found = await self._api.call("receipts.get_all", params)
-        return [_typed(Receipt, row) for row in found] if isinstance(found, list) else []
+        if not isinstance(found, list):
+            raise Unsure("receipts.get_all was not answered with a list")
+        return [_typed(Receipt, row) for row in found]
 
     async def send(self, receipt_id: str, phone: str) -> bool:
         """By SMS to the payer."""
@@ -275,7 +277,7 @@ def _result(method: str, reply: HttpReply, rpc_id: int) -> Any:
         raise Unsure(f"{method} was answered HTTP {reply.status}")
     try:
         envelope = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unsure(f"{method} was not answered with JSON") from None
     if not isinstance(envelope, dict) or envelope.get("id") not in (rpc_id, None):
         raise Unsure(f"{method} was answered for another call")

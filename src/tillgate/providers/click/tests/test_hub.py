@@ -152,14 +152,17 @@ async def test_the_documented_paths_serve_the_default_accounts(
 
         made = await runtime.create_merchant("bazaar")
         create = runtime.directory.create_account
-        payme_config = {"merchant_id": "587f72c72cac0d162c722ae2", "key": "k" * 36}
+        payme_config = {
+            "merchant_id": "587f72c72cac0d162c722ae2",
+            "key": "a-key-as-payme-gives-them-to-a-desk",
+        }
         await create(made.merchant_id, "payme", "payme", payme_config, now, is_default=True)
         await create(made.merchant_id, "click", "click", CONFIG, now, is_default=True)
         assert [await status(path) for path in paths] == [200] * len(paths)
 
         merchant = await runtime.directory.merchant(made.merchant_id)
         await runtime.hub.open(merchant, Intent("P-1", PRICE, "UZS", "payme"))
-        async with PaymeSimulator.of(base + paths[0], "k" * 36) as payme:
+        async with PaymeSimulator.of(base + paths[0], payme_config["key"]) as payme:
             assert (await payme.pay({"order_id": "P-1"}, PRICE)).state == 2
         for number, (prepare, complete) in enumerate([(paths[1], None), (paths[2], base + paths[3])]):
             await runtime.hub.open(merchant, Intent(f"C-{number}", PRICE, "UZS", "click"))

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tillgate.conform import Answer, Failed, Orders, Payable, Wire, expect
@@ -29,7 +29,7 @@ _ids = itertools.count(1)
 class Settings:
     """The endpoint under test, as its owner describes it."""
 
-    key: str
+    key: str = field(repr=False)
     orders: Orders
     login: str = "Paycom"
     one_time: bool = True

@@ -22,6 +22,11 @@ BODIES: Final[dict[str, tuple[bytes, tuple[int, ...]]]] = {
     "no-json": (b"amount=1", (-32700,)),
     "cut-off": (b'{"method":"CheckTransaction","params":{"id":"5', (-32700,)),
     "bad-utf8": (b'{"method":"CheckTransaction","params":{"id":"\xff\xfe"},"id":1}', (-32700, -32600)),
+    "half-a-pair": (b'{"method":"CheckTransaction","params":{"id":"\\ud800"},"id":1}', (*MALFORMED, -31003)),
+    "beyond-a-double": (
+        b'{"method":"CheckTransaction","params":{"id":1e400},"id":1}',
+        (*MALFORMED, -31003),
+    ),
     "deep": (b"[" * 20_000, (-32700, -32600)),
     "array": (b"[1,2,3]", (-32600,)),
     "text": (b'"CheckTransaction"', (-32600,)),
@@ -179,6 +184,21 @@ async def fiscal(wire: Wire) -> None:
     await client.refused("SetFiscalData", wrong, (-32602, -32600), "type is neither PERFORM nor CANCEL")
 
 
+async def fiscal_no_json(wire: Wire) -> None:
+    """Taken or refused: the transaction must be there afterwards, and its answers readable."""
+    client = Client(wire)
+    params = await client.perform(await client.order())
+    for value in ("1e400", '"\\ud800"'):
+        content = (
+            f'{{"method":"SetFiscalData","params":{{"id":"{params["id"]}","type":"PERFORM",'
+            f'"fiscal_data":{{"receipt_id":{value}}}}},"id":1}}'
+        )
+        said = client.read(await client.raw(content.encode()), None)
+        if said.error is not None and said.error.get("code") == -32601:
+            raise Skipped("SetFiscalData is optional and not offered")
+        await client.stands(params["id"], 2)
+
+
 BAD, WORDS = "malformed input", "Payme's words"
 ERRORS = "Merchant API, errors"
 
@@ -206,6 +226,13 @@ CHECKS: tuple[Check, ...] = (
         "Merchant API, methods: SetFiscalData",
         fiscal,
         WORDS,
+    ),
+    Check(
+        "fiscal.no-json",
+        "a transaction outlives a receipt that strict readers of JSON refuse",
+        "RFC 8259 §6, §8.2",
+        fiscal_no_json,
+        BAD,
     ),
     *(
         Check(

@@ -17,8 +17,8 @@ from tillgate.domain.payment import Attempt
 from tillgate.embed.facts import order_of
 from tillgate.providers.payme import PROVIDER, accounts
 from tillgate.providers.payme.config import Config
-from tillgate.providers.payme.connector import NewPassword, Payme, reason, state
-from tillgate.spi import Hears, Inbound, Invites, Order, Reply
+from tillgate.providers.payme.connector import Payme, reason, state
+from tillgate.spi import Hears, Inbound, Invites, Reply
 
 KEY = "the-key-of-this-cash-desk-36-letters"
 ID = "5305e3bab097f420a62ced0b"
@@ -210,6 +210,14 @@ def test_where_addresses_are_listed_only_they_are_heard(peer: str, welcome: bool
         (b"[" * 30_000 + b"]" * 30_000, -32700),
         (b'{"id":' + b"9" * 5000 + b"}", -32700),
         (b" " * 70_000 + b"{}", -32700),
+        (b'{"method":"CheckTransaction","params":{"id":"\\ud800"},"id":1}', -32700),
+        (b'{"method":"CheckTransaction","params":{"id":"a","\\udfff":1},"id":1}', -32700),
+        (b'{"method":"CheckTransaction","params":{"id":"a","x":[1e400]},"id":1}', -32700),
+        (b'{"method":"CheckTransaction","params":{"id":"a","x":-1e999},"id":1}', -32700),
+        (
+            b'{"method":"CheckTransaction","params":{"id":"a","x":' + b"[" * 40 + b"]" * 40 + b'},"id":1}',
+            -32700,
+        ),
         (b"[]", -32600),
         (b"null", -32600),
         (b'"x"', -32600),
@@ -227,7 +235,6 @@ def test_where_addresses_are_listed_only_they_are_heard(peer: str, welcome: bool
         (b'{"method":"CheckTransaction","params":{"id":""},"id":1}', -32600),
         (b'{"method":"CheckTransaction","params":{"id":"a b"},"id":1}', -32600),
         (b'{"method":"CheckTransaction","params":{"id":"a\\u0000"},"id":1}', -32600),
-        (b'{"method":"CheckTransaction","params":{"id":"\\ud800"},"id":1}', -32600),
         (b'{"method":"CheckTransaction","params":{"id":"' + b"a" * 65 + b'"},"id":1}', -32600),
         (b'{"method":"CancelTransaction","params":{"id":"a"},"id":1}', -32600),
         (b'{"method":"CancelTransaction","params":{"id":"a","reason":"3"},"id":1}', -32600),
@@ -256,6 +263,8 @@ def test_what_cannot_be_understood_is_refused_with_the_code_for_it(body: bytes, 
         b'{"id": 1, "method": "GetStatement",\n "params": {"to": 2, "from": 1}}',
         b'{"method":"GetStatement","params":{"from":1,"to":2,"x":[1.50,1e3,"\\u0430","a\\/b"]},"id":1}',
         b'{"method":"GetStatement","params":{"from":1,"to":2,"x":18446744073709551617},"id":1}',
+        b'{"method":"GetStatement","params":{"from":1,"to":2,"x":["\\ud83c\\udf75",1e308,1e-400]},"id":1}',
+        b'{"method":"GetStatement","params":{"from":1,"to":2,"x":"' + b"[" * 100 + b'"},"id":1}',
         '{"method":"GetStatement","params":{"from":1,"to":2,"x":"сум"},"id":1}'.encode(),
     ],
 )
@@ -282,9 +291,25 @@ def test_a_time_has_thirteen_digits(time: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("came", "dies"),
+    [
+        (TIME, TIME + 43_200_000),
+        (TIME + 3_600_000, TIME + 43_200_000),  # late: by Payme's clock
+        (TIME - 2_000, TIME - 2_000 + 43_200_000),  # Payme's clock is ahead, or says next year: by ours
+        (0, TIME + 43_200_000),  # a host of the drop-in that does not say
+    ],
+)
+def test_nobody_can_say_that_a_transaction_lives_for_more_than_12_hours(came: int, dies: int) -> None:
+    params = {"id": ID, "time": TIME, "amount": 500_000, "account": ACCOUNT}
+    heard = Payme(config()).hear(asked("CreateTransaction", params, received_at=came))
+    assert isinstance(heard.message, Reserve)
+    assert (heard.message.provider_at, heard.message.expires_at) == (TIME, dies)
+
+
+@pytest.mark.parametrize(
     "account",
     [None, 5, [], "197", {}, {"other": "197"}, {"order_id": None}, {"order_id": True}, {"order_id": ""}]
-    + [{"order_id": value} for value in (" ", [1], {}, 1.5, "a\u0000", "\ud800", "x" * 256, 10**18)]
+    + [{"order_id": value} for value in (" ", [1], {}, 1.5, "a\u0000", "x" * 256, 10**18)]
     + [dict.fromkeys("abcdefghijklmnopq", "1") | {"order_id": "197"}],
 )
 def test_an_account_that_cannot_be_read_names_its_field(account: Any) -> None:
@@ -326,7 +351,7 @@ def test_other_verbs_than_post_are_answered_with_200() -> None:
 def test_an_unknown_method_is_named() -> None:
     error = refused(Payme(config()), asked("DropTables", {}))["error"]
     assert (error["code"], error["data"]) == (-32601, "DropTables")
-    assert "data" not in refused(Payme(config()), asked("\ud800", {}))["error"]
+    assert "data" not in refused(Payme(config()), asked("Drop\nTables", {}))["error"]
 
 
 # Payme's code for each of our refusals: (before money moves in a check, else)
@@ -453,77 +478,20 @@ def test_the_fiscal_detail_and_more_come_from_the_orders_metadata() -> None:
     assert answer["result"]["receivers"] == receivers
 
 
-def test_a_new_password_is_taken_only_where_somebody_stores_it() -> None:
-    careful, taking = Payme(config()), Payme(config(), takes_passwords=True)
-    new = asked("ChangePassword", {"password": "a new one"})
-    assert refused(careful, new)["error"]["code"] == -32504
-    heard = taking.hear(new)
-    assert isinstance(heard.message, NewPassword)
-    assert heard.message.password == "a new one"
-    assert "a new one" not in repr(heard)
-    assert answered(taking.answer(new, heard, None))["result"] == {"success": True}
-    same = refused(taking, asked("ChangePassword", {"password": KEY}))["error"]
-    empty = refused(taking, asked("ChangePassword", {"password": ""}))["error"]
-    assert (same["code"], empty["code"], empty["data"]) == (-32504, -31050, "password")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"key": ""},
-        {"key": "   "},
-        {"key": "", "previous_key": KEY},
-        {"key": "short"},
-        {"sandbox": True, "key": ""},
-        {"login": ""},
-        {"login": "a:b"},
-        {"account_fields": ()},
-        {"account_fields": ("a", "a")},
-        {"account_fields": ("a;b",)},
-        {"merchant_id": ""},
-        {"merchant_id": "a;b"},
-        {"source_ips": ("here",)},
-        {"checkout_url": "javascript:1"},
-    ],
-)
-def test_settings_that_are_not_safe_refuse_to_start(changes: dict[str, Any]) -> None:
-    with pytest.raises(e.Misconfigured) as refusal:
-        PROVIDER.connect(config(**changes))
-    assert KEY not in str(refusal.value)
-
-
-def test_no_key_is_in_a_repr() -> None:
-    made = config(previous_key="p" * 36, test_key="t" * 36)
-    for shown in (repr(made), str(made), f"{made}", repr(list(made.__rich_repr__()))):
-        assert KEY not in shown
-        assert "ppp" not in shown
-        assert "ttt" not in shown
-    assert PROVIDER.secrets == {"key", "previous_key", "test_key"}
-
-
-def order(**changes: Any) -> Order:
-    made = Order("op", "pay", "197", "payme", Money(500, "UZS"), TIME, TIME + 1)
-    return replace(made, **changes)
-
-
-def test_an_invitation_is_a_link_a_qr_and_the_account() -> None:
-    # The example of Payme's own manual, with the language that we add.
-    shown = Payme(config()).invite(order())
-    assert shown is not None
-    assert shown.url == shown.qr_string
-    head, _, encoded = (shown.url or "").rpartition("/")
-    assert head == "https://checkout.paycom.uz"
-    assert base64.b64decode(encoded) == b"m=587f72c72cac0d162c722ae2;ac.order_id=197;a=500;l=ru"
-    assert shown.account == {"order_id": "197"}
-    assert Payme(config()).invite(order(amount=Money(500, "USD"))) is None
-    sandbox = Payme(config(sandbox=True)).invite(order(return_url="https://shop.uz/a;b?x=1"))
-    assert sandbox is not None
-    assert (sandbox.url or "").startswith("https://test.paycom.uz/")
-    encoded = (sandbox.url or "").removeprefix("https://test.paycom.uz/")
-    assert b";c=https://shop.uz/a%3Bb?x=1" in base64.b64decode(encoded)
-
-
-def test_an_order_that_a_link_cannot_carry_is_refused() -> None:
-    for bad in ("19;a=1", "", "a\nb"):
-        with pytest.raises(e.InvalidRequest):
-            Payme(config()).invite(order(order_id=bad))
+def test_what_payme_could_not_read_of_an_orders_metadata_is_not_answered() -> None:
+    payme = Payme(config())
+    payment = order_of("197", 500_000, "UZS", None, 0)
+    check = asked("CheckPerformTransaction", {"amount": 500_000, "account": ACCOUNT})
+    create = asked("CreateTransaction", {"id": ID, "time": TIME, "amount": 500_000, "account": ACCOUNT})
+    for wrong in (
+        {"detail": None, "additional": 5, "receivers": "x"},
+        [1],
+        None,
+        {"detail": [], "receivers": {}},
+    ):
+        odd = replace(payment, metadata=json.dumps({"payme": wrong}))
+        assert answered(payme.answer(check, payme.hear(check), Record(None, odd)))["result"] == {
+            "allow": True
+        }
+        made = answered(payme.answer(create, payme.hear(create), Record(attempt(), odd)))["result"]
+        assert "receivers" not in made

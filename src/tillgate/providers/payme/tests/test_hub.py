@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
+from sqlalchemy import select
 from starlette.applications import Starlette
 
 from tillgate import conform
@@ -22,6 +24,7 @@ from tillgate.providers.payme.simulator import FAULTS, PaymeSimulator
 from tillgate.providers.payme.tests.payme_kit import KEY, MERCHANT, PRICE_TIYIN, serve
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
+from tillgate.store import tables
 
 
 @dataclass
@@ -115,11 +118,11 @@ async def test_several_account_fields_are_one_order(sqlite_url: str) -> None:
         shop_on(sqlite_url, account_fields=["phone", "contract"]) as shop,
         PaymeSimulator.of(shop.url, KEY) as payme,
     ):
-        await shop.order("phone=998901234567;contract=5%3D6")
-        receipt = await payme.pay({"phone": "998901234567", "contract": "5=6"}, PRICE_TIYIN)
+        await shop.order("phone=%2B998901234567;contract=5%3D6")  # as docs/payme.md writes it
+        receipt = await payme.pay({"phone": "+998901234567", "contract": "5=6"}, PRICE_TIYIN)
         assert receipt.state == 2
         rows = await payme.statement(0, 10**13)
-        assert rows[0]["account"] == {"phone": "998901234567", "contract": "5=6"}
+        assert rows[0]["account"] == {"phone": "+998901234567", "contract": "5=6"}
 
 
 async def test_an_order_that_a_link_of_paymes_cannot_name_is_not_opened(sqlite_url: str) -> None:
@@ -142,3 +145,33 @@ async def test_a_late_perform_is_refused_and_told_once(sqlite_url: str) -> None:
         events = [row[3] for row in await shop.runtime.kit.reads.events(shop.merchant.id, 0, 100)]
         assert events.count("payment.discrepancy") == 1
         assert (await payme.pay(order.account, order.amount_minor)).state == 2
+
+
+async def test_what_is_no_json_is_not_kept_with_a_transaction(database_url: str) -> None:
+    """It would stand in the transaction, its events and what the merchant is sent, and be read by nobody."""
+    async with shop_on(database_url) as shop, PaymeSimulator.of(shop.url, KEY) as payme:
+        order = await shop.order()
+        receipt = await payme.pay(order.account, order.amount_minor)
+        before = await shop.runtime.kit.reads.events(shop.merchant.id, 0, 100)
+        for value in ("1e400", '"\\ud800"', "[" * 900 + "]" * 900):
+            body = (
+                f'{{"method":"SetFiscalData","params":{{"id":"{receipt.id}","type":"PERFORM",'
+                f'"fiscal_data":{{"receipt_id":{value}}}}},"id":1}}'
+            )
+            said = await payme.desk.garbage(body.encode())
+            assert said["error"]["code"] == -32700
+            await payme.look(receipt)
+        assert await shop.runtime.kit.reads.events(shop.merchant.id, 0, 100) == before
+        await payme.fiscal(receipt)
+        found = await shop.runtime.kit.reads.external(shop.account.id, receipt.id)
+        assert found is not None
+        assert "fiscal.perform" in msgspec.json.decode(found.details or "")
+
+
+async def test_a_refused_password_is_not_kept(database_url: str) -> None:
+    async with shop_on(database_url) as shop, PaymeSimulator.of(shop.url, KEY) as payme:
+        for key in (None, "not the key"):
+            params = {"password": "the-next-key-of-this-desk"}
+            await payme.refused("ChangePassword", params, {-32504}, key=key)
+        rows = await shop.runtime.database.read(select(tables.inbound.c.body))
+        assert [msgspec.json.decode(row[0])["params"] for row in rows] == [{"password": ""}] * 2

@@ -85,6 +85,28 @@ async def test_whoever_is_first_to_look_closes_what_outlived_its_time(database_u
         assert len(closed) == 1
 
 
+async def test_a_time_ahead_of_ours_holds_an_order_for_12_hours(database_url: str) -> None:
+    async with shop_on(database_url) as shop:
+        await shop.order("ORD-1")
+        year_ms = 365 * 86_400_000
+        name, made = await create(shop, "ORD-1", ago_ms=-year_ms)
+        attempt = await shop.runtime.kit.reads.external(shop.account.id, name)
+        assert attempt is not None
+        assert attempt.expires_at is not None
+        assert 0 <= attempt.created_at + HOURS_12_MS - attempt.expires_at < 60_000
+        assert attempt.provider_at is not None
+        again = await say(
+            shop, "CreateTransaction", id=name, time=attempt.provider_at, amount=PRICE_TIYIN,
+            account={"order_id": "ORD-1"},
+        )  # fmt: skip
+        assert again == made
+        stands = await shop.runtime.kit.reads.external(shop.account.id, name)
+        assert stands == attempt
+        # The statement goes by Payme's time all the same.
+        rows = (await say(shop, "GetStatement", **{"from": attempt.provider_at, "to": 10**13}))["result"]
+        assert [row["time"] for row in rows["transactions"]] == [attempt.provider_at]
+
+
 async def test_the_check_shows_what_a_standing_order_says_of_itself(sqlite_url: str) -> None:
     async with shop_on(sqlite_url) as shop:
         extra = '{"payme": {"additional": {"name": "Anna"}}}'

@@ -182,6 +182,7 @@ def answering(status: int, body: bytes) -> Send:
         (502, b"<html>"),
         (200, b""),
         (200, b"[]"),
+        (200, b"[" * 100_000),
         (200, b'{"result":{"state":4},"id":-1}'),
         (200, b"{}"),
         (200, b'{"error":{"code":-32400,"message":"system"}}'),
@@ -195,6 +196,13 @@ async def test_an_answer_that_tells_nothing_leaves_us_unsure(status: int, body: 
     client = Subscribe(MERCHANT, KEY, answering(status, body))
     with pytest.raises(Unsure):
         await client.receipts.pay("5" * 24, "token")
+
+
+@pytest.mark.parametrize("result", ['{"receipts":[]}', "true", '"x"', '[{"_id":5}]', "[5]"])
+async def test_a_page_of_receipts_that_is_no_list_is_not_an_empty_one(result: str) -> None:
+    client = Subscribe(MERCHANT, KEY, answering(200, f'{{"result":{result}}}'.encode()))
+    with pytest.raises(Unsure):
+        await client.receipts.get_all(0, 1)
 
 
 async def test_what_never_left_is_told_apart() -> None:
