@@ -170,6 +170,19 @@ async def test_orders_of_just_the_matrix_s_wrong_amount_are_judged_too(served: A
     assert report.passed, conform.as_text(report)
 
 
+async def test_with_too_few_orders_a_run_has_not_passed(served: Any) -> None:
+    names = [f"ORD-{n}:5000.50" for n in range(5)]
+    for name in names:
+        served.order(name.partition(":")[0], 500_050)
+    report = await conform.run(CONFORMANCE.checks, target(served.url, OPTIONS | {"order": names}))
+    assert (report.count("fail"), report.count("error"), report.passed) == (0, 0, False)
+    assert report.unjudged == report.count("skip") > 20
+    text = conform.as_text(report)
+    assert f"{report.unjudged} checks need more fresh orders than were named" in text
+    assert "skipped" not in text
+    assert f'errors="{report.unjudged}" skipped="0"' in conform.as_junit(report)
+
+
 async def test_a_dead_endpoint_is_no_verdict() -> None:
     async def fresh() -> Payable:
         return Payable("A", 100)
