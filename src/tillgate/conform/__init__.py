@@ -298,7 +298,7 @@ class Listing:
         told = f"{head}  {mark:<5} {check.id:<{self._width}}  {check.title}"
         if not outcome.why or outcome.unjudged:
             return told
-        return f"{told}\n  {'':<5} {'':<{self._width}}  ({outcome.why})"
+        return f"{told}\n  {'':<5} {'':<{self._width}}    {outcome.why}"
 
 
 def summary(report: Report) -> str:
