@@ -10,7 +10,7 @@ import typer
 from tillgate.commands.output import command, fail
 
 if TYPE_CHECKING:
-    from tillgate.conform import Suite
+    from tillgate.conform import Option, Suite
 
 
 @command
@@ -19,10 +19,11 @@ async def conform(
     url: Annotated[str | None, typer.Option(help="The endpoint to judge.")] = None,
     host: Annotated[str, typer.Option(help="Instead of a URL, for suites that speak TCP.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="The same.", min=1, max=65535)] = None,
-    secret: Annotated[
+    key: Annotated[
         str | None,
-        typer.Option(help="The same as -o secret=…; env:VARIABLE keeps it out of the process list."),
+        typer.Option(help="The same as -o key=…; env:VARIABLE keeps it out of the process list."),
     ] = None,
+    secret: Annotated[str | None, typer.Option(help="The same as -o secret=…, likewise.")] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,7 +37,7 @@ async def conform(
 ) -> None:
     """Judge an endpoint, ours or yours, by a provider's rules; `callback` is a shop's own, by the hub's.
 
-    Exit code 1 if a rule is broken."""
+    Exit code 1 if a rule is broken, or could not be judged because too few orders were named."""
     from tillgate import conform as runner
 
     suites = _suites()
@@ -48,28 +49,34 @@ async def conform(
         fail(f"there is no suite {suite}; there are {', '.join(suites)}", 2)
         return
     url = url or (f"tcp://{f'[{host}]' if ':' in host else host}:{port}" if port is not None else None)
-    given = [*(option or []), *([f"secret={secret}"] if secret is not None else [])]
+    given = [*(option or [])]
     if url is None:
         fail(f"--url is needed\n\n{_described(found)}", 2)
         return
     try:
+        for name, value in (("key", key), ("secret", secret)):
+            if value is not None:
+                given.append(f"{_known(found, name)}={value}")
         target = found.target(url, _options(found, given))
     except ValueError as error:
         fail(f"{error}\n\n{_described(found)}", 2)
         return
     checks = [one for one in found.checks if one.id.startswith(only)]
     quiet = as_json or as_junit
+    listing = runner.Listing(checks)
     report = await runner.run(
         checks,
         target,
         title=found.title,
         timeout_s=timeout_s,
-        progress=None if quiet else lambda outcome: typer.echo(runner.line(outcome)),
+        progress=None if quiet else lambda outcome: typer.echo(listing.add(outcome)),
     )
     if quiet:
         typer.echo(runner.as_json(report) if as_json else runner.as_junit(report))
     else:
-        typer.echo(f"\n{runner.as_text(report)}")
+        typer.echo(f"\n{runner.findings(report)}", nl=False)
+        if report.unjudged:
+            typer.echo("\n".join(_line(one) for one in found.options if one.name == "order"))
     if not report.passed:
         raise typer.Exit(1)
 
@@ -109,6 +116,13 @@ def _options(suite: Suite, given: list[str]) -> dict[str, Any]:
     return found
 
 
+def _known(suite: Suite, name: str) -> str:
+    """Raises `ValueError` where the suite has no such option."""
+    if name not in {one.name for one in suite.options}:
+        raise ValueError(f"--{name}: {suite.name} has no such option")
+    return name
+
+
 def _list(suites: dict[str, Suite]) -> None:
     for one in suites.values():
         typer.echo(f"{_described(one)}\n")
@@ -116,10 +130,14 @@ def _list(suites: dict[str, Suite]) -> None:
 
 
 def _described(suite: Suite) -> str:
-    lines = [f"{suite.name}: {suite.title}, {len(suite.checks)} checks"]
-    for one in suite.options:
-        words = ["needed"] * one.required + ["repeatable"] * one.many
-        default = [f"default {one.default}"] if one.default is not None else []
-        told = f" ({', '.join([*words, *default])})" if words or default else ""
-        lines.append(f"  -o {one.name}=…  {one.help}{told}")
-    return "\n".join(lines)
+    return "\n".join(
+        [f"{suite.name}: {suite.title}, {len(suite.checks)} checks", *(_line(one) for one in suite.options)]
+    )
+
+
+def _line(option: Option) -> str:
+    words = ["needed"] * option.required + ["repeatable"] * option.many
+    words += [f"default {option.default}"] if option.default is not None else []
+    words += [f"or --{option.name}"] if option.name in ("key", "secret") else []
+    told = f" ({', '.join(words)})" if words else ""
+    return f"  -o {option.name}=…  {option.help}{told}"

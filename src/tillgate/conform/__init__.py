@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import textwrap
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import aiohttp
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 MAX_SHOWN_CHARS: Final = 4000
+MAX_ROW_CHARS: Final = 1000  # of one line of text for people
 LARGE_BYTES: Final = 1 << 16
 SECRET_HEADERS: Final = frozenset({"authorization", "x-auth", "auth", "cookie", "set-cookie"})
 
@@ -33,6 +35,10 @@ class Failed(AssertionError):
 
 class Skipped(Exception):
     """The check cannot be made against this target; the message says what it would need."""
+
+
+class OutOfOrders(Skipped):
+    """The tester named too few orders: the check could be made, and nobody knows how it would end."""
 
 
 class NoAnswer(Exception):
@@ -49,7 +55,7 @@ class Payable:
 
 
 Orders: TypeAlias = Callable[[], Awaitable[Payable]]
-"""Gives another fresh order each time; raises `Skipped` when there is none left."""
+"""Gives another fresh order each time; raises `OutOfOrders` when there is none left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +103,12 @@ class Outcome:
     why: str = ""
     exchanges: tuple[Exchange, ...] = ()
     elapsed_ms: float = 0.0
+    unjudged: bool = False  # skipped for want of orders
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A setting that a suite understands, for a command line: `--<name>`."""
+    """A setting that a suite understands, for a command line: `-o <name>=…`."""
 
     name: str
     help: str
@@ -130,9 +137,14 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Nothing failed, something was judged."""
+        """Nothing failed, something was judged, and nothing was left unjudged that could be judged."""
         verdicts = [outcome.verdict for outcome in self.outcomes]
-        return "pass" in verdicts and "fail" not in verdicts and "error" not in verdicts
+        sound = "fail" not in verdicts and "error" not in verdicts and not self.unjudged
+        return "pass" in verdicts and sound
+
+    @property
+    def unjudged(self) -> int:
+        return sum(outcome.unjudged for outcome in self.outcomes)
 
     def count(self, verdict: Verdict) -> int:
         return sum(outcome.verdict == verdict for outcome in self.outcomes)
@@ -210,7 +222,7 @@ def listed(orders: Iterable[Payable]) -> Orders:
     async def fresh() -> Payable:
         order = next(rest, None)
         if order is None:
-            raise Skipped("no fresh order is left: name more of them")
+            raise OutOfOrders("no fresh order is left: name more of them")
         return order
 
     return fresh
@@ -247,7 +259,7 @@ async def run(
 
 async def _judge(check: Check, wire: Wire, timeout_s: float) -> Outcome:
     verdict: Verdict = "pass"
-    why = ""
+    why, unjudged = "", False
     begun = time.perf_counter()
     try:
         async with asyncio.timeout(timeout_s):
@@ -255,48 +267,74 @@ async def _judge(check: Check, wire: Wire, timeout_s: float) -> Outcome:
     except Failed as failed:
         verdict, why = "fail", str(failed)
     except Skipped as skipped:
-        verdict, why = "skip", str(skipped)
+        verdict, why, unjudged = "skip", str(skipped), isinstance(skipped, OutOfOrders)
     except NoAnswer as silent:
         verdict, why = "error", str(silent)
     except TimeoutError:
         verdict, why = "error", f"not finished in {timeout_s:g} s"
     elapsed_ms = (time.perf_counter() - begun) * 1000
-    return Outcome(check, verdict, wire._scrub(why), tuple(wire.exchanges), elapsed_ms)
+    return Outcome(check, verdict, wire._scrub(why), tuple(wire.exchanges), elapsed_ms, unjudged)
 
 
 # --- reports ------------------------------------------------------------------------------------------------
 
 MARKS: Final[Mapping[Verdict, str]] = {"pass": "ok", "fail": "FAIL", "skip": "skip", "error": "ERROR"}
+WIDTH: Final = 110
 
 
-def line(outcome: Outcome) -> str:
-    """One line for one check, as it ends."""
-    why = f": {outcome.why}" if outcome.why else ""
-    return f"{MARKS[outcome.verdict]:<5} {outcome.check.id:<28} {outcome.check.title}{why}"
+class Listing:
+    """A line for each check as it ends, with why under it; a heading before each group."""
+
+    def __init__(self, checks: Iterable[Check]) -> None:
+        self._width = max((len(check.id) for check in checks), default=0)
+        self._group: str | None = None
+
+    def add(self, outcome: Outcome) -> str:
+        check, head = outcome.check, ""
+        if check.group != self._group:
+            head = f"{'' if self._group is None else chr(10)}{check.group or 'checks'}\n"
+            self._group = check.group
+        mark = "-" if outcome.unjudged else MARKS[outcome.verdict]
+        told = f"{head}  {mark:<5} {check.id:<{self._width}}  {check.title}"
+        if not outcome.why or outcome.unjudged:
+            return told
+        return f"{told}\n  {'':<5} {'':<{self._width}}    {outcome.why}"
 
 
 def summary(report: Report) -> str:
-    counts = [f"{report.count(verdict)} {word}" for verdict, word in _WORDS.items() if report.count(verdict)]
-    return f"{report.title or 'Conformance'} at {report.url}: {', '.join(counts) or 'nothing judged'}"
+    """How many of each; then, where it did not pass, what is to be done."""
+    counts = {word: report.count(verdict) for verdict, word in _WORDS.items()}
+    counts["skipped"] -= report.unjudged
+    counts["not judged"] = report.unjudged
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    lines = [f"{report.title or 'Conformance'} at {report.url}: {told or 'nothing judged'}"]
+    failed = [outcome.check.id for outcome in report.outcomes if outcome.verdict == "fail"]
+    if failed:
+        lines.append(textwrap.fill(f"Failed: {', '.join(failed)}", WIDTH, break_on_hyphens=False))
+    if report.unjudged:
+        lines.append(f"Not judged (-): {report.unjudged} checks need more fresh orders than were named.")
+    return "\n".join(lines)
+
+
+def findings(report: Report) -> str:
+    """For each check that did not pass: the rule, its source and the exchanges. Then the summary."""
+    lines: list[str] = []
+    for outcome in report.outcomes:
+        if outcome.verdict == "fail" or (outcome.verdict == "error" and outcome.exchanges):
+            check = outcome.check
+            lines += [f"{MARKS[outcome.verdict]} {check.id}: {check.title}", f"  rule: {check.source}"]
+            lines.append(f"  found: {outcome.why}")
+            for exchange in outcome.exchanges[-3:]:
+                lines += ["", _indented(exchange.request), "  ->", _indented(exchange.answer)]
+            lines.append("")
+    return "\n".join([*lines, summary(report), ""])
 
 
 def as_text(report: Report) -> str:
-    """Every check by group, then for what did not pass the rule, its source and the exchanges."""
-    lines: list[str] = []
-    group = None
-    for outcome in report.outcomes:
-        if outcome.check.group != group:
-            group = outcome.check.group
-            lines += ["", group or "checks"]
-        lines.append("  " + line(outcome))
-    for outcome in report.outcomes:
-        if outcome.verdict in ("fail", "error"):
-            check = outcome.check
-            lines += ["", f"{MARKS[outcome.verdict]} {check.id}: {check.title}", f"  rule: {check.source}"]
-            lines.append(f"  {outcome.why}")
-            for exchange in outcome.exchanges[-3:]:
-                lines += ["", _indented(exchange.request), "  ->", _indented(exchange.answer)]
-    return "\n".join([*lines[1:], "", summary(report), ""])
+    """Every check by group, and what was found."""
+    listing = Listing(outcome.check for outcome in report.outcomes)
+    lines = [listing.add(outcome) for outcome in report.outcomes]
+    return "\n".join([*lines, "", findings(report)])
 
 
 def as_json(report: Report) -> str:
@@ -306,6 +344,7 @@ def as_json(report: Report) -> str:
             "url": report.url,
             "passed": report.passed,
             "counts": {verdict: report.count(verdict) for verdict in _WORDS},
+            "unjudged": report.unjudged,
             "checks": [
                 {
                     "id": outcome.check.id,
@@ -314,6 +353,7 @@ def as_json(report: Report) -> str:
                     "source": outcome.check.source,
                     "verdict": outcome.verdict,
                     "why": outcome.why,
+                    "unjudged": outcome.unjudged,
                     "elapsed_ms": round(outcome.elapsed_ms, 1),
                     "exchanges": [
                         {"request": e.request, "answer": e.answer, "elapsed_ms": round(e.elapsed_ms, 1)}
@@ -333,14 +373,14 @@ def as_junit(report: Report) -> str:
     failed, broken, skipped = (report.count(verdict) for verdict in ("fail", "error", "skip"))
     head = (
         f'<testsuite name={_attribute(report.title or "conformance")} tests="{len(report.outcomes)}"'
-        f' failures="{failed}" errors="{broken}" skipped="{skipped}">'
+        f' failures="{failed}" errors="{broken + report.unjudged}" skipped="{skipped - report.unjudged}">'
     )
     cases = []
     for outcome in report.outcomes:
         check = outcome.check
         name = f"classname={_attribute(check.group)} name={_attribute(f'{check.id}: {check.title}')}"
         inner = ""
-        if outcome.verdict in ("fail", "error"):
+        if outcome.verdict in ("fail", "error") or outcome.unjudged:
             tag = "failure" if outcome.verdict == "fail" else "error"
             told = "\n\n".join(f"{e.request}\n->\n{e.answer}" for e in outcome.exchanges[-3:])
             text = escape(_plain(f"{check.source}\n{told}"))
@@ -369,7 +409,9 @@ def _plain(text: str) -> str:
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {row}" for row in text.splitlines()[:40])
+    rows = text.splitlines()[:40]
+    cut = (f"{row[:MAX_ROW_CHARS]}{'…' * (len(row) > MAX_ROW_CHARS)}" for row in rows)
+    return "\n".join(f"    {row}".rstrip() for row in cut)
 
 
 def _text(body: bytes) -> str:

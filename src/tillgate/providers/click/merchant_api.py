@@ -2,7 +2,8 @@
 
 Every method describes one call and gives it to `send`. An `error_code` other than 0 or a 4xx is `Declined`;
 an answer that cannot be read, or a 5xx, is `Unsure`: the API has no idempotency key, so nothing that moves
-money may be repeated before `payment_by_reference` or `payment_status` was asked.
+money may be repeated before `payment_by_reference` or `payment_status` was asked. Where Click named the
+payment before things went wrong, the error names it too: `PaymentUnsure`, `PaymentDeclined`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from tillgate.domain.errors import Declined, Misconfigured, Unsure
+from tillgate.domain.errors import Declined, Misconfigured, Unreachable, Unsure
 from tillgate.domain.money import Money
 from tillgate.providers.click.config import Config
 from tillgate.spi import HttpCall, HttpReply, Send
@@ -29,16 +30,37 @@ PAID: Final = 2
 
 INVOICE_DELETED: Final = -99
 
+CONFIRM_TIMEOUT_S: Final = 10.0
+"""For the two calls that follow a Click Pass payment, while a payer stands at the till."""
+
+Number: TypeAlias = Annotated[int, msgspec.Meta(gt=0)]
+
+
+class PaymentUnsure(Unsure):
+    """Click has made a payment, and whether it stands is not known: ask `payment_status` by its number."""
+
+    def __init__(self, message: str, payment_id: int) -> None:
+        super().__init__(f"payment {payment_id}: {message}")
+        self.payment_id = payment_id
+
+
+class PaymentDeclined(Declined):
+    """Click has made a payment, and it came to nothing."""
+
+    def __init__(self, message: str, payment_id: int) -> None:
+        super().__init__(f"payment {payment_id}: {message}")
+        self.payment_id = payment_id
+
 
 class Payment(msgspec.Struct, frozen=True):
-    """`status` is None where the call names the payment only."""
+    """`payment_status` is None where the call names the payment only."""
 
-    payment_id: int
+    payment_id: Number
     payment_status: int | None = None
 
 
 class Invoice(msgspec.Struct, frozen=True):
-    invoice_id: int
+    invoice_id: Number
 
 
 class InvoiceState(msgspec.Struct, frozen=True):
@@ -65,7 +87,7 @@ class CardToken(msgspec.Struct, frozen=True):
 class PassPayment(msgspec.Struct, frozen=True):
     """A Click Pass payment: the till scanned the payer's QR."""
 
-    payment_id: int
+    payment_id: Number
     payment_status: int
     confirm_mode: int = 0  # 1: must be confirmed within 30 s of its creation
     card_type: str = ""  # private | corporate
@@ -80,11 +102,15 @@ class _FiscalReceipt(msgspec.Struct, frozen=True):
 
 class _Head(msgspec.Struct, frozen=True):
     error_code: int | None = None
-    error_note: str = ""
+    error_note: object = ""  # decides nothing, so that it may be anything
 
 
 class _Nothing(msgspec.Struct, frozen=True):
     pass
+
+
+class _Named(msgspec.Struct, frozen=True):
+    payment_id: Number | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +197,34 @@ class MerchantApi:
         return await self._call("POST", "invoice/create", Invoice, body)
 
     async def invoice_status(self, invoice_id: int) -> InvoiceState:
-        return await self._call("GET", f"invoice/status/{self._service}/{invoice_id}", InvoiceState)
+        found = await self._call("GET", f"invoice/status/{self._service}/{invoice_id}", InvoiceState)
+        if found.value is None:
+            raise Unsure("Click's answer has no status of the invoice")
+        return found
 
-    async def payment_status(self, payment_id: int) -> Payment:
-        return await self._call("GET", f"payment/status/{self._service}/{payment_id}", Payment)
+    async def payment_status(self, payment_id: int, *, timeout_s: float = 30.0) -> Payment:
+        """Never without a status: what lacks one, or is about another payment, is `Unsure`."""
+        path = f"payment/status/{self._service}/{payment_id}"
+        found = await self._call("GET", path, Payment, timeout_s=timeout_s)
+        if found.payment_id != payment_id:
+            raise Unsure("Click answers about another payment")
+        if found.payment_status is None:
+            raise Unsure("Click's answer has no status of the payment")
+        return found
 
     async def payment_by_reference(self, reference: str, day: date) -> Payment:
-        """The payment of an order, by the day on which Click made it (Tashkent time)."""
-        path = f"payment/status_by_mti/{self._service}/{quote(reference, safe='')}/{day.isoformat()}"
+        """The payment of an order, by the day on which Click made it (Tashkent time). It may have no status:
+        `payment_status` has. `Declined` does not prove that there is none: it may be too early to ask."""
+        path = f"payment/status_by_mti/{self._service}/{_segment(reference)}/{day.isoformat()}"
         return await self._call("GET", path, Payment)
 
     async def reverse(self, payment_id: int) -> None:
-        """Give a whole payment back: one of this month, on the 1st also of the last. UZCARD may refuse."""
-        await self._call("DELETE", f"payment/reversal/{self._service}/{payment_id}", _Nothing)
+        """Give a whole payment back: one of this month, on the 1st also of the last. UZCARD may refuse.
+
+        After `Unsure` ask `payment_status`: 2 is not given back, below 0 is."""
+        named = await self._call("DELETE", f"payment/reversal/{self._service}/{payment_id}", _Named)
+        if named.payment_id not in (None, payment_id):
+            raise Unsure("Click answers about another payment")
 
     # --- card tokens ----------------------------------------------------------------------------------------
 
@@ -201,37 +242,66 @@ class MerchantApi:
         await self._call("POST", "card_token/verify", _Nothing, body)
 
     async def pay_with_token(self, token: str, amount: Money, reference: str) -> Payment:
+        """A payment that failed is returned, with a status below 0. Raises `ValueError` without a reference:
+        by it alone can a payment be found whose answer was lost."""
+        _segment(reference)
         body = {"card_token": token, "amount": som(amount), "transaction_parameter": reference}
         return await self._call("POST", "card_token/payment", Payment, body)
 
     async def delete_card_token(self, token: str) -> None:
-        await self._call("DELETE", f"card_token/{self._service}/{quote(token, safe='')}", _Nothing)
+        await self._call("DELETE", f"card_token/{self._service}/{_segment(token)}", _Nothing)
 
     # --- Click Pass -----------------------------------------------------------------------------------------
 
     async def click_pass(
-        self, otp_data: str, amount: Money, *, cashbox: str | None = None, reference: str | None = None
+        self, otp_data: str, amount: Money, *, reference: str, cashbox: str | None = None
     ) -> PassPayment:
-        """Charge the payer whose QR the till scanned (`otp_data` is the text of the QR)."""
-        body = {"otp_data": otp_data, "amount": som(amount)}
+        """Charge the payer whose QR the till scanned (`otp_data` is the text of the QR).
+
+        `reference` is the till's own number of this charge, new each time: by it alone can a payment be found
+        whose answer was lost. Raises `ValueError` without one.
+        """
+        _segment(reference)
+        body = {"otp_data": otp_data, "amount": som(amount), "transaction_id": reference}
         body |= {"cashbox_code": cashbox} if cashbox else {}
-        body |= {"transaction_id": reference} if reference else {}
         return await self._call("POST", "click_pass/payment", PassPayment, body)
 
     async def confirm_pass(self, payment_id: int) -> None:
         """Within 30 s of the payment, where `confirm_mode` is 1; else Click gives the money back."""
-        await self._call("POST", "click_pass/confirm", _Nothing, {"payment_id": payment_id}, timeout_s=10.0)
+        body = {"payment_id": payment_id}
+        await self._call("POST", "click_pass/confirm", _Nothing, body, timeout_s=CONFIRM_TIMEOUT_S)
 
     async def charge_pass(
-        self, otp_data: str, amount: Money, *, cashbox: str | None = None, reference: str | None = None
+        self, otp_data: str, amount: Money, *, reference: str, cashbox: str | None = None
     ) -> PassPayment:
-        """`click_pass`, confirmed at once where the service asks for it. A status below 0 is `Declined`."""
-        made = await self.click_pass(otp_data, amount, cashbox=cashbox, reference=reference)
-        if made.payment_status < CREATED:
-            raise Declined(f"Click Pass payment failed with status {made.payment_status}")
-        if made.confirm_mode:
-            await self.confirm_pass(made.payment_id)
-        return made
+        """`click_pass`, confirmed at once where the service asks for it; with the status of after that.
+
+        Takes 50 s at most: 30 for the payment, 10 to confirm, 10 to ask. A payment whose own answer took the
+        30 s that Click grants is confirmed nevertheless: whether that was in time only Click knows.
+
+        - `Declined`: there is no payment; `PaymentDeclined`: there was one, it failed or was given back.
+        - `PaymentUnsure`: there is one, perhaps not confirmed. Ask `payment_status` when the 30 s are over;
+          before, 2 proves nothing: what an unconfirmed payment has is not documented.
+        - `Unsure`: there may be one. Ask `payment_by_reference`, also when the 30 s are over.
+        """
+        made = await self.click_pass(otp_data, amount, reference=reference, cashbox=cashbox)
+        number, status = made.payment_id, made.payment_status
+        if made.confirm_mode and status >= CREATED:
+            trouble = ""
+            try:
+                await self.confirm_pass(number)
+            except (Declined, Unreachable, Unsure) as error:
+                trouble = f"not confirmed: {error}"
+            try:
+                found = await self.payment_status(number, timeout_s=CONFIRM_TIMEOUT_S)
+            except (Declined, Unreachable, Unsure) as error:
+                raise PaymentUnsure(trouble or f"confirmed, and then: {error}", number) from error
+            status = found.payment_status or CREATED  # it is never None
+            if trouble and status >= CREATED:
+                raise PaymentUnsure(trouble, number)
+        if status < CREATED:
+            raise PaymentDeclined(f"failed with status {status}", number)
+        return msgspec.structs.replace(made, payment_status=status)
 
     async def set_pass_confirmation(self, *, on: bool) -> None:
         """Whether every Click Pass payment of this service must be confirmed."""
@@ -307,27 +377,47 @@ def som(amount: Money) -> msgspec.Raw:
 
 def _read(reply: HttpReply, into: type[T], *, said_so: bool) -> T:
     """`said_so`: only an explicit `error_code` 0 is success, because the call changes something."""
-    try:
-        head = msgspec.json.decode(reply.body, type=_Head, strict=False) if reply.body else _Head()
-    except msgspec.DecodeError:
-        head = None
-    if 400 <= reply.status < 500 and reply.status not in (408, 429):
+    head = _decode(reply.body, _Head)
+    code = head.error_code if head else None
+    if 400 <= reply.status < 500 and reply.status not in (408, 429) and code != 0:
         raise Declined(f"Click answered HTTP {reply.status}{_words(head)}")
-    if not 200 <= reply.status < 300 or head is None or (said_so and head.error_code is None):
-        raise Unsure(f"Click answered HTTP {reply.status}, not readable")
-    if head.error_code:
-        raise Declined(f"Click declined: {head.error_code}{_words(head)}")
-    if into is _Nothing:
-        return into()
+    if not 200 <= reply.status < 300 or head is None or (said_so and code is None):
+        raise _unsure(f"Click answered HTTP {reply.status}, not readable", reply.body)
+    if code:
+        raise Declined(f"Click declined: {code}{_words(head)}")
+    found = _decode(reply.body, into)
+    if found is None:
+        raise _unsure("Click's answer lacks what it should say", reply.body)
+    return found
+
+
+def _decode(body: bytes, into: type[T]) -> T | None:
+    """None for what is no such object. A member that is null says nothing: it counts as one left out."""
     try:
-        return msgspec.json.decode(reply.body, type=into, strict=False)
-    except msgspec.DecodeError:
-        raise Unsure("Click's answer lacks what it should say") from None
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        told = {name: value for name, value in members.items() if bytes(value) != b"null"}
+        return msgspec.json.decode(msgspec.json.encode(told), type=into, strict=False)
+    except (ValueError, RecursionError):  # also of UTF-8 that is none
+        return None
+
+
+def _unsure(message: str, body: bytes) -> Unsure:
+    """With the number of the payment, if the answer has at least that."""
+    named = _decode(body, _Named)
+    return PaymentUnsure(message, named.payment_id) if named and named.payment_id else Unsure(message)
 
 
 def _words(head: _Head | None) -> str:
-    note = "".join(c if c.isprintable() else " " for c in head.error_note).strip()[:200] if head else ""
-    return f": {note}" if note else ""
+    note = head.error_note if head else ""
+    text = "".join(c if c.isprintable() else " " for c in note).strip()[:200] if isinstance(note, str) else ""
+    return f": {text}" if text else ""
+
+
+def _segment(text: str) -> str:
+    """One part of a path. Raises `ValueError` for what can be none."""
+    if not text or text in (".", ".."):
+        raise ValueError("a reference or a token has a text of its own")
+    return quote(text, safe="")
 
 
 def _digits(text: str, count: int) -> bool:

@@ -14,7 +14,7 @@ from tillgate.providers.click.conformance import malformed, matrix, rules
 from tillgate.providers.click.conformance.client import Settings
 
 CHECKS = (*matrix.CHECKS, *rules.CHECKS, *malformed.CHECKS)
-ORDERS_NEEDED = 40
+ORDERS_NEEDED = 30
 """So many fresh one-time orders are enough for all checks; a standing account is one."""
 
 ONE_TIME, STANDING = "one-time", "standing"

@@ -156,9 +156,11 @@ def read(answer: Answer) -> dict[str, Any]:
     return found
 
 
-def must(answer: Mapping[str, Any], codes: tuple[int, ...], why: str) -> None:
+def must(answer: Mapping[str, Any], codes: tuple[int, ...], why: str = "") -> None:
     wanted = " or ".join(map(str, codes)) if len(codes) < 5 else "a negative code"
-    expect(answer["error"] in codes, f"{why}: answered {answer['error']}, not {wanted}")
+    hint = " (is it the service's key that was given?)" if codes == (0,) and answer["error"] == -1 else ""
+    told = f"{why}: " if why else ""
+    expect(answer["error"] in codes, f"{told}answered {answer['error']}, not {wanted}{hint}")
 
 
 def som(tiyin: int) -> str:

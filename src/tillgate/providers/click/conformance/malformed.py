@@ -49,15 +49,18 @@ async def wrong_key(wire: Wire) -> None:
             must(answer, (-1,), "a request signed with another key")
 
 
-def changed(name: str, value: str) -> Callable[[Wire], Awaitable[None]]:
+def changed(name: str, in_prepare: str | None, in_complete: str) -> Callable[[Wire], Awaitable[None]]:
     """A field that the signature covers is changed after signing."""
 
     async def run(wire: Wire) -> None:
         client = Client(wire)
         transaction = await client.idle()
-        fields = client.signed(client.fields(transaction, PREPARE))
-        answer = await client.ask(fields | {name: value})
-        must(answer, NOT_READ, f"{name} changed after signing")
+        transaction.prepare_id = 1
+        for action, call, value in ((PREPARE, "Prepare", in_prepare), (COMPLETE, "Complete", in_complete)):
+            if value is not None:
+                fields = client.signed(client.fields(transaction, action))
+                answer = await client.ask(fields | {name: value})
+                must(answer, NOT_READ, f"{name} of {call} changed after signing")
 
     return run
 
@@ -130,16 +133,18 @@ async def get(wire: Wire) -> None:
 CHECKS: Final = (
     Check("sign.key", "A signature made with another key is -1", ERRORS, wrong_key, "signature"),
     *(
-        Check(f"sign.covers-{name}", f"The signature covers {name}", REQUESTS, changed(name, value),
-              "signature")
-        for name, value in (
-            ("click_trans_id", "1"),
-            ("merchant_trans_id", "another-order"),
-            ("amount", "0.01"),
-            ("action", "1"),
-            ("sign_time", "2020-01-01 00:00:00"),
+        Check(f"sign.covers-{name}", f"The signature covers {name}, of Prepare and of Complete", REQUESTS,
+              changed(name, in_prepare, in_complete), "signature")
+        for name, in_prepare, in_complete in (
+            ("click_trans_id", "1", "1"),
+            ("merchant_trans_id", "another-order", "another-order"),
+            ("amount", "0.01", "0.01"),
+            ("action", COMPLETE, PREPARE),
+            ("sign_time", "2020-01-01 00:00:00", "2020-01-01 00:00:00"),
         )
     ),
+    Check("sign.covers-merchant_prepare_id", "The signature of Complete covers merchant_prepare_id", REQUESTS,
+          changed("merchant_prepare_id", None, "2"), "signature"),
     *(
         Check(f"missing.{name}", f"A request without {name} is -8", ERRORS, missing(name), "malformed")
         for name in NEEDED

@@ -134,6 +134,35 @@ async def no_prepare(wire: Wire) -> None:
     await client.release(transaction)
 
 
+async def foreign_prepare_id(wire: Wire) -> None:
+    client = Client(wire)
+    one, other = await client.begin(), await client.begin()
+    await client.prepare(one)
+    await client.prepare(other)
+    if one.prepare_id == other.prepare_id and one.order == other.order:
+        raise Skipped("it needs two accounts")
+    expect(one.prepare_id != other.prepare_id, "the Prepares of two orders have one merchant_prepare_id")
+    why = "Complete with the merchant_prepare_id of another order's transaction"
+    await client.complete(one, (-6,), why, merchant_prepare_id=str(other.prepare_id))
+    for transaction in (one, other):
+        await client.complete(transaction, (0,), "Complete with its own, after it")
+
+
+async def other_order(wire: Wire) -> None:
+    client = Client(wire)
+    transaction, other = await client.begin(), await client.begin()
+    await client.prepare(transaction)
+    named, amount = other.order, other.amount
+    if named == transaction.order:  # one standing account is all there is
+        named = client.settings.missing
+    codes = (-5, -6) if amount == transaction.amount else (-5, -6, -2)
+    why = "Complete that names another order than its Prepare"
+    await client.complete(transaction, codes, why, merchant_trans_id=named, amount=amount)
+    await client.prepare(other)  # it is still unpaid
+    await client.release(other)
+    await client.complete(transaction, (0,), "Complete of the order that was prepared, after it")
+
+
 async def paid_again(wire: Wire) -> None:
     client = Client(wire)
     _one_time(client, "a standing account takes many payments")
@@ -242,6 +271,10 @@ CHECKS: Final = (
     Check("lost.prepare", "Where the answer to Prepare was lost, Click can cancel without its id", ERRORS,
           lost_prepare, "lost answers"),
     Check("moves.no-prepare", "Complete without Prepare pays nothing", REQUESTS, no_prepare, "moves"),
+    Check("moves.foreign-prepare-id", "Complete with another order's merchant_prepare_id is -6",
+          ERRORS, foreign_prepare_id, "moves"),
+    Check("moves.other-order", "A Complete that names another order than its Prepare pays neither", ERRORS,
+          other_order, "moves"),
     Check("moves.paid-again", "A paid order is not paid by another transaction", REQUESTS, paid_again,
           "moves"),
     Check("moves.second-payer", "A reserved order is not given to another transaction", REQUESTS,

@@ -85,19 +85,29 @@ class Wire:
                     reply.close()
                     trouble = "the answer was lost on purpose"
                 else:
-                    answer, trouble = read_answer(status, await reply.content.read(MAX_ANSWER_BYTES + 1))
+                    answer, trouble = read_answer(status, await _whole(reply.content))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             trouble = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
         return Step(name, sent, status, answer, (time.perf_counter() - begun) * 1000, trouble)
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """One `read` gives what has come so far, and an answer may come in pieces."""
+    body = bytearray()
+    while len(body) <= MAX_ANSWER_BYTES and (piece := await content.read(MAX_ANSWER_BYTES + 1 - len(body))):
+        body += piece
+    return bytes(body)
 
 
 def read_answer(status: int, body: bytes) -> tuple[dict[str, Any] | None, str]:
     """The JSON object that Click expects, and what is wrong with it."""
     if status != 200:
         return None, f"HTTP {status}"
+    if len(body) > MAX_ANSWER_BYTES:
+        return None, f"the answer is longer than {MAX_ANSWER_BYTES} bytes"
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, "the answer is not JSON"
     if not isinstance(found, dict):
         return None, "the answer is not an object"

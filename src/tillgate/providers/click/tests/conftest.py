@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,9 +23,13 @@ from starlette.routing import Route
 from tillgate.domain.dialogue import Facts, Look, Note, Opening, Reserve, Tell, decide, lapse_live
 from tillgate.domain.errors import Refusal
 from tillgate.domain.payment import LIVE, Attempt, Payment, StandingOrder, advance, follow
+from tillgate.outgoing import Outgoing
 from tillgate.providers.click import PROVIDER
+from tillgate.providers.click.merchant_api import MerchantApi
+from tillgate.providers.click.simulator import ClickSimulator, build_app
 from tillgate.spi import Heard, Inbound, Reply
 
+NOW_S = 1_795_255_445.0  # 2026-11-21 15:04:05 in Tashkent
 SECRET = "TEST-click-secret"
 SERVICE = 12345
 CONFIG = {
@@ -218,3 +223,30 @@ def till(make_till: Callable[..., Till]) -> Till:
 @pytest.fixture
 def open_app() -> Callable[..., Any]:
     return listening
+
+
+@pytest.fixture
+async def desk(
+    till: Any, config: dict[str, Any], open_app: Callable[..., Any]
+) -> AsyncIterator[SimpleNamespace]:
+    till.order("A", 500_050)
+    clock = SimpleNamespace(now=NOW_S)
+    async with (
+        till.serve() as url,
+        ClickSimulator(
+            url,
+            service_id=12345,
+            secret_key="TEST-click-secret",
+            merchant_user_id=777,
+            clock=lambda: clock.now,
+        ) as click,
+        open_app(build_app(click)) as base,
+        Outgoing(guard=False) as outgoing,
+    ):
+        settings = PROVIDER.config(**config, api_url=f"{base}/v2/merchant")
+        found = MerchantApi(settings, outgoing.send, now_s=lambda: clock.now)
+        state = build_app(click).state
+        yield SimpleNamespace(
+            till=till, click=click, api=found, clock=clock, send=outgoing.send, base=base, state=state,
+            settings=settings,
+        )  # fmt: skip

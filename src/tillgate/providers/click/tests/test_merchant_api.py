@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -15,10 +14,8 @@ from tillgate.domain.dialogue import Tell
 from tillgate.domain.errors import Declined, Misconfigured, Unsure
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Accepted, Closed, Paid, RefundAccepted, RefundSucceeded
-from tillgate.outgoing import Outgoing
 from tillgate.providers.click import PROVIDER
-from tillgate.providers.click.merchant_api import FiscalItem, MerchantApi
-from tillgate.providers.click.simulator import ClickSimulator, build_app
+from tillgate.providers.click.merchant_api import FiscalItem, MerchantApi, PaymentUnsure
 from tillgate.spi import HttpCall, HttpReply, Looks, Order, RefundOrder, Refunds
 
 NOW_S = 1_795_255_445.0  # 2026-11-21 15:04:05 in Tashkent
@@ -148,6 +145,82 @@ async def test_only_an_explicit_success_is_believed(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"error_code":0,"error_note":null,"payment_id":9,"payment_status":2}', None),
+        (b'{"error_code":0,"error_note":{"ru":"x"},"payment_id":9,"payment_status":2}', None),
+        (b'{"error_code":-1,"error_note":null}', Declined),
+        (b'{"error_code":"-1","error_note":["x"]}', Declined),
+        (b'{"error_code":null,"payment_id":9,"payment_status":2}', PaymentUnsure),
+        (b'{"error_code":"OK","payment_id":9,"payment_status":2}', PaymentUnsure),
+        (b'{"error_code":true,"payment_id":9,"payment_status":2}', PaymentUnsure),
+        (b'{"error_code":0.5,"payment_id":9,"payment_status":2}', PaymentUnsure),
+        (b'{"error_code":0,"payment_id":9,"payment_status":"done"}', PaymentUnsure),
+        (b'{"error_code":0,"payment_id":0,"payment_status":2}', Unsure),
+        (b'{"error_code":0,"payment_id":1e30,"payment_status":2}', Unsure),
+        (b'{"error_code":0,"error_note":"\xff","payment_id":9,"payment_status":2}', PaymentUnsure),
+        (b'{"error_code":0,"x":' + b"[" * 100_000, Unsure),
+        (b'{"error_code":0,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", Unsure),
+    ],
+)
+async def test_an_odd_answer_is_unsure_and_names_the_payment_where_it_can(
+    config: dict[str, Any], body: bytes, error: type[Exception] | None
+) -> None:
+    call = api(config, Recorder((200, body))).pay_with_token("T", PRICE, "A")
+    if error is None:
+        assert (await call).payment_id == 9
+        return
+    with pytest.raises(error) as raised:
+        await call
+    assert type(raised.value) is error
+    assert getattr(raised.value, "payment_id", 9) == 9
+
+
+async def test_a_refusal_that_says_success_is_neither(config: dict[str, Any]) -> None:
+    with pytest.raises(Unsure):
+        await api(config, Recorder((400, {"error_code": 0}))).reverse(9)
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda a: a.payment_status(9), {"payment_id": 8, "payment_status": 2}),
+        (lambda a: a.payment_status(9), {"payment_id": 9}),
+        (lambda a: a.payment_status(9), {"payment_id": 9, "payment_status": None}),
+        (lambda a: a.reverse(9), {"payment_id": 8}),
+        (lambda a: a.invoice_status(5), {"invoice_status_note": "Created"}),
+        (lambda a: a.create_invoice(PRICE, "998901234567", "A"), {"invoice_id": None}),
+        (lambda a: a.request_card_token("8600123412341234", "0528", temporary=True), {"card_token": None}),
+        (lambda a: a.click_pass("1", PRICE, reference="A"), {"payment_status": 2}),
+        (lambda a: a.click_pass("1", PRICE, reference="A"), {"payment_id": 7}),
+    ],
+)
+async def test_an_answer_without_what_was_asked_or_about_another_payment_is_unsure(
+    config: dict[str, Any], call: Any, answer: dict[str, object]
+) -> None:
+    with pytest.raises(Unsure):
+        await call(api(config, Recorder((200, {**OK, **answer}))))
+
+
+@pytest.mark.parametrize("reference", ["", ".", ".."])
+async def test_a_reference_that_could_not_be_asked_by_is_refused(
+    config: dict[str, Any], reference: str
+) -> None:
+    """A path with `..` for a part names another call."""
+    send = Recorder()
+    asked = api(config, send)
+    for call in (
+        asked.charge_pass("1234567415821", PRICE, reference=reference),
+        asked.pay_with_token("T", PRICE, reference),
+        asked.payment_by_reference(reference, datetime(2026, 11, 21, tzinfo=UTC).date()),
+        asked.delete_card_token(reference),
+    ):
+        with pytest.raises(ValueError, match="text"):
+            await call
+    assert send.calls == []
+
+
 def test_the_merchant_api_needs_its_user(config: dict[str, Any]) -> None:
     del config["merchant_user_id"]
     with pytest.raises(Misconfigured, match="merchant_user_id"):
@@ -171,33 +244,6 @@ def test_a_line_that_the_tax_office_would_refuse_is_refused_here(over: dict[str,
 
 
 # --- against the desk ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def desk(
-    till: Any, config: dict[str, Any], open_app: Callable[..., Any]
-) -> AsyncIterator[SimpleNamespace]:
-    till.order("A", 500_050)
-    clock = SimpleNamespace(now=NOW_S)
-    async with (
-        till.serve() as url,
-        ClickSimulator(
-            url,
-            service_id=12345,
-            secret_key="TEST-click-secret",
-            merchant_user_id=777,
-            clock=lambda: clock.now,
-        ) as click,
-        open_app(build_app(click)) as base,
-        Outgoing(guard=False) as outgoing,
-    ):
-        settings = PROVIDER.config(**config, api_url=f"{base}/v2/merchant")
-        found = MerchantApi(settings, outgoing.send, now_s=lambda: clock.now)
-        state = build_app(click).state
-        yield SimpleNamespace(
-            till=till, click=click, api=found, clock=clock, send=outgoing.send, base=base, state=state,
-            settings=settings,
-        )  # fmt: skip
 
 
 async def test_a_payment_is_looked_up_and_reversed(desk: SimpleNamespace) -> None:
@@ -245,19 +291,6 @@ async def test_a_card_is_linked_charged_and_forgotten(desk: SimpleNamespace) -> 
     await desk.api.delete_card_token(token)
     with pytest.raises(Declined):
         await desk.api.delete_card_token(token)
-
-
-async def test_click_pass_at_a_till(desk: SimpleNamespace) -> None:
-    made = await desk.api.charge_pass("1234567415821", PRICE, cashbox="KASSA-1", reference="R-1")
-    assert (made.payment_status, made.processing_type) == (2, "UZCARD")
-    await desk.api.set_pass_confirmation(on=True)
-    made = await desk.api.charge_pass("1234567415822", PRICE)
-    assert (await desk.api.payment_status(made.payment_id)).payment_status == 2
-    late = await desk.api.click_pass("1234567415823", PRICE)
-    desk.clock.now += 31
-    with pytest.raises(Declined):
-        await desk.api.confirm_pass(late.payment_id)
-    assert (await desk.api.payment_status(late.payment_id)).payment_status == -1
 
 
 async def test_an_invoice_is_asked_for_and_its_state_read(desk: SimpleNamespace) -> None:

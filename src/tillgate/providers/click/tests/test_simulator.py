@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from tillgate.domain.money import Money
@@ -104,6 +104,31 @@ async def test_a_careless_merchant_is_found_out(open_app: Callable[..., Any]) ->
         for fault in ("none", "cancel", "wrong_sign", "wrong_amount", "reorder", "garbage", "second_payer"):
             receipt = await click.pay("A", "1.00", fault=fault)
             assert receipt.surprises, fault
+
+
+@pytest.mark.parametrize(("padding", "surprise"), [(0, None), (70_000, "longer than 65536 bytes")])
+async def test_an_answer_is_read_to_its_end_however_it_is_cut(
+    till: Any, open_app: Callable[..., Any], padding: int, surprise: str | None
+) -> None:
+    till.order("A", 1_500_050)
+
+    async def shop(request: Request) -> StreamingResponse:
+        answer = till.receive(await request.body()).body + b" " * padding
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(answer), 1 + len(answer) // 3):
+                yield answer[start : start + 1 + len(answer) // 3]
+                await asyncio.sleep(0.02)
+
+        return StreamingResponse(pieces(), media_type="application/json")
+
+    app = Starlette(routes=[Route("/", shop, methods=["POST"])])
+    async with open_app(app) as base, simulator(base + "/") as click:
+        receipt = await click.pay("A", "15000.50")
+    if surprise is None:
+        assert (receipt.status, receipt.surprises) == ("paid", ())
+    else:
+        assert surprise in receipt.surprises[0]
 
 
 async def test_a_dead_endpoint_is_an_answer_too() -> None:
