@@ -15,7 +15,7 @@ _NOT_THERE: Final = object()
 
 
 def find(session: Session, model: Any, wanted: Mapping[str, str]) -> Any:
-    """The first row whose columns have these values, or None. `order_id` means the column `id`."""
+    """The first row whose columns have these values, or None."""
     query, types = _query(model, tuple(wanted))
     values = _values(wanted, types)
     return None if values is None else session.scalars(query, values).first()
@@ -61,7 +61,7 @@ def _plain(
 ) -> tuple[Any, tuple[Any, ...], Mapper[Any]] | None:
     """The statement over the table alone; None where the model is more than its table."""
     mapper: Mapper[Any] = inspect(model)
-    names = ["id", price_field, *("id" if field == "order_id" else field for field in fields)]
+    names = ["id", price_field, *fields]
     if (
         mapper.inherits is not None
         or mapper.polymorphic_on is not None
@@ -82,11 +82,17 @@ def _plain(
 @functools.lru_cache(maxsize=256)
 def _query(model: Any, fields: tuple[str, ...]) -> tuple[Any, tuple[Any, ...]]:
     """Made once: building a statement costs more than running it."""
-    columns = {field: getattr(model, "id" if field == "order_id" else field) for field in fields}
+    columns = {field: getattr(model, field) for field in fields}
     query = select(model).where(
         *(column == bindparam(f"wanted_{field}") for field, column in columns.items())
     )
     return query, tuple(column.type for column in columns.values())
+
+
+def has(model: Any, name: str) -> bool:
+    """Whether the model maps something under this name."""
+    mapper = inspect(model, raiseerr=False)
+    return mapper is not None and name in mapper.all_orm_descriptors
 
 
 def key_of(account: Any) -> str:

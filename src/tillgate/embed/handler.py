@@ -92,7 +92,7 @@ class EmbeddedHandler:
         return expected
 
     def lookup(self, reference: str) -> Mapping[str, str]:
-        """Account field → value for a reference. Raises `UnknownReference`."""
+        """Column → value for a reference. Raises `UnknownReference`."""
         assert isinstance(self.account_field, str)
         return {self.account_field: reference}
 

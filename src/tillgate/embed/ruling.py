@@ -253,7 +253,7 @@ class Desk:
 
     def _names(self, reference: str, row: Any) -> bool:
         """Whether this text is the order of that row."""
-        if reference == row.account_id and self.handler.lookup(reference).keys() <= {"id", "order_id"}:
+        if reference == row.account_id and self.handler.lookup(reference).keys() == {"id"}:
             return True
         account = self._account(reference, ())
         return account is not None and accounts.key_of(account) == row.account_id

@@ -23,7 +23,7 @@ from tillgate.embed import accounts as host
 from tillgate.embed.facts import attempt_of, payment_of
 from tillgate.embed.ruling import Desk
 from tillgate.embed.session import in_session, take_turns
-from tillgate.embed.web import inbound
+from tillgate.embed.web import BodyGone, described, inbound
 from tillgate.providers.click import form
 from tillgate.providers.click.config import Config
 from tillgate.providers.click.connector import Click
@@ -38,7 +38,8 @@ T = TypeVar("T")
 class ClickWebhookHandler(EmbeddedHandler):
     """Make one for each request and return what `handle_webhook` gives; it serves both of Click's addresses.
 
-    `account_field` is the model's column that `merchant_trans_id` names (`order_id` means the column `id`).
+    `account_field` is the model's column that `merchant_trans_id` names (`order_id` means the column `id` where
+    the model has no `order_id`).
     With `one_time_payment` an order is paid once, exactly its amount and `commission_percent` on top;
     without, an account takes any positive amount any number of times.
     """
@@ -66,6 +67,8 @@ class ClickWebhookHandler(EmbeddedHandler):
         self.commission_percent = commission_percent
         if not isinstance(secret_key, str) or not secret_key.strip():
             raise BadSettings("secret_key is empty or missing: anyone could then say that orders are paid")
+        own = account_field != "order_id" or host.has(account_model, account_field)
+        self._column = account_field if own else "id"
         self._factor = _factor(commission_percent)
         self._click = _connector(str(service_id), secret_key, previous_key or None, reserve_minutes)
 
@@ -83,6 +86,9 @@ class ClickWebhookHandler(EmbeddedHandler):
             reply = await self.answer(await inbound(request, form.MAX_BODY_BYTES))
         except ClientDisconnect:
             return {}  # nobody is left to read an answer
+        except BodyGone:
+            log.exception("click: the request cannot be read")
+            reply = self._click.answer(described(request, b""), None, TryLater())
         found: dict[str, Any] = json.loads(reply.body)
         return found
 
@@ -134,9 +140,13 @@ class ClickWebhookHandler(EmbeddedHandler):
         price = super().expected_minor(account)
         return int((price * self._factor).quantize(Decimal(1), ROUND_HALF_UP))
 
+    def lookup(self, reference: str) -> dict[str, str]:
+        return {self._column: reference}
+
     def extra_data(self, ask: Reserve, params: dict[str, Any]) -> dict[str, Any]:
         # less the signature: it is a hash over the key, and the key is short
-        return {"raw_params": {name: value for name, value in params.items() if name != "sign_string"}}
+        raw = {name: value for name, value in params.items() if name != "sign_string"}
+        return {"raw_params": raw, "merchant_trans_id": ask.reference}
 
 
 class ClickDesk(Desk):

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from tillgate.domain.dialogue import Record, Reserve
 from tillgate.domain.errors import Misconfigured, Refusal, TryLater, UnknownReference
 from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, empty
-from tillgate.embed.web import inbound
+from tillgate.embed.web import BodyGone, described, inbound
 from tillgate.providers.payme import accounts, rpc
 from tillgate.providers.payme.config import Config
 from tillgate.providers.payme.connector import Call, NewPassword, Payme, result
@@ -27,8 +27,8 @@ log = logging.getLogger("tillgate.payme")
 class PaymeWebhookHandler(EmbeddedHandler):
     """Make one for each request and return what `handle_webhook` gives.
 
-    `account_field` names Payme's account field and the model's column (`order_id` means the column `id`);
-    several fields are a tuple. With `one_time_payment` an order is paid once and exactly its amount; without,
+    `account_field` names Payme's account field and the model's column; several fields are a tuple. `order_id`
+    means the column `id`, also where the model has an `order_id` of its own. With `one_time_payment` an order is paid once and exactly its amount; without,
     an account takes any positive amount any number of times.
     """
 
@@ -87,10 +87,12 @@ class PaymeWebhookHandler(EmbeddedHandler):
     async def handle_webhook(self, request: Request) -> Response:
         """Answer one request of Payme's: HTTP 200 whatever happens, as Payme wants."""
         try:
-            call = await inbound(request, rpc.MAX_BODY_BYTES)
+            reply = await self.answer(await inbound(request, rpc.MAX_BODY_BYTES))
         except ClientDisconnect:
             return Response(status_code=200)  # nobody is left to read an answer
-        reply = await self.answer(call)
+        except BodyGone:
+            log.exception("payme: the request cannot be read")
+            reply = self._payme.answer(described(request, b""), None, TryLater())
         return Response(reply.body, reply.status, media_type=reply.content_type)
 
     async def answer(self, call: Inbound) -> Reply:
@@ -122,9 +124,14 @@ class PaymeWebhookHandler(EmbeddedHandler):
 
     def lookup(self, reference: str) -> dict[str, str]:
         try:
-            return accounts.account(reference, self._fields)
+            given = accounts.account(reference, self._fields)
         except accounts.BadAccount:
             raise UnknownReference() from None
+        wanted: dict[str, str] = {}
+        for field, value in given.items():
+            if wanted.setdefault("id" if field == "order_id" else field, value) != value:
+                raise UnknownReference()  # two names of one column, and two values
+        return wanted
 
     def extra_data(self, ask: Reserve, params: dict[str, Any]) -> dict[str, Any]:
         field = self._fields[0]
