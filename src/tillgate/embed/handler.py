@@ -5,8 +5,8 @@ A gateway's handler turns its bytes into an ask and our ruling into bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -14,9 +14,12 @@ from sqlalchemy.orm import Session
 from tillgate.domain.dialogue import Ask, Check, Look, Record, Reserve, Statement
 from tillgate.domain.errors import Misconfigured, Refusal, WrongAmount
 from tillgate.embed.accounts import Glance
+from tillgate.embed.afterwards import Afterwards
 from tillgate.embed.models import PaymentTransaction, to_tiyin
 from tillgate.embed.ruling import Desk, Ruling
 from tillgate.embed.session import empty, in_session, unwrapped
+
+T = TypeVar("T")
 
 
 class BadSettings(Misconfigured, ValueError):
@@ -49,10 +52,19 @@ class EmbeddedHandler:
         self.account_field = account_field
         self.amount_field = amount_field
         self.one_time_payment = one_time_payment
+        self._afterwards = Afterwards()
         if not isinstance(self.db, Session | AsyncSession):
             raise BadSettings(f"db must be an SQLAlchemy Session or AsyncSession, not {type(db).__name__}")
         if account_model is None:
             raise BadSettings("account_model is missing")
+
+    def after_commit(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """In a hook: call this once, when what the hook did is committed, and never if it is not.
+
+        It is called on the event loop, also where the hook runs in a thread; what it awaits does not keep the
+        gateway waiting, and its failure is logged. Give it values: a row may have left its session.
+        """
+        self._afterwards.add(function, arguments)
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
@@ -122,13 +134,16 @@ class EmbeddedHandler:
         """Rule on one ask in one transaction. A refusal is returned; a fault is raised and undoes all."""
         try:
             reads = isinstance(ask, Check | Look | Statement)
-            return await in_session(self.db, lambda s: Desk(self, s, params).rule(ask), reads=reads)
+            return await self._in_session(lambda s: Desk(self, s, params).rule(ask), reads=reads)
         except Refusal as refused_by_hook:
             return Ruling(refused_by_hook)
 
     async def expire(self) -> int:
         """Close what outlived its time, with its hooks; for a timer of the host's. Returns how many."""
-        return await in_session(self.db, lambda session: Desk(self, session, {}).expire())
+        return await self._in_session(lambda session: Desk(self, session, {}).expire())
+
+    async def _in_session(self, work: Callable[[Session], T], *, reads: bool = False) -> T:
+        return await in_session(self.db, work, reads=reads, afterwards=self._afterwards)
 
 
 @empty

@@ -40,7 +40,7 @@ from tillgate.domain.record import replace
 from tillgate.embed import accounts, statements
 from tillgate.embed.facts import attempt_of, order_of, payment_of, reason_of, standing_of, state_of
 from tillgate.embed.models import PaymentTransaction, to_moment
-from tillgate.embed.session import Moved, call_hook, engine_of, is_empty, take_turns
+from tillgate.embed.session import Moved, Void, call_hook, connection_of, engine_of, is_empty, take_turns
 
 if TYPE_CHECKING:
     from tillgate.embed.handler import EmbeddedHandler
@@ -88,7 +88,7 @@ class Desk:
     @functools.cached_property
     def connection(self) -> Connection:
         """Of our table, for this one transaction."""
-        return self.session.connection(bind_arguments={"mapper": PaymentTransaction})
+        return connection_of(self.session)
 
     def hook(self, hook: Any, *arguments: Any) -> Any:
         if is_empty(hook):
@@ -150,6 +150,7 @@ class Desk:
             if isinstance(account, accounts.Glance):
                 account = self._account(ask.reference, ())
             else:
+                self.session.flush()  # what the host changed of it before us would be read over
                 self.session.refresh(account)
             if account is None:
                 return Ruling(UnknownReference())
@@ -325,9 +326,9 @@ class Desk:
         }
         try:
             made = self.connection.execute(statements.INSERT, values).inserted_primary_key
-        except IntegrityError:
+        except IntegrityError as error:
             if not self.sanguine:
-                raise
+                raise Void from error  # a row that was not there when we looked
             self.sanguine = False
             return None
         assert made is not None

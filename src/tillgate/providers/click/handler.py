@@ -22,7 +22,7 @@ from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, Rul
 from tillgate.embed import accounts as host
 from tillgate.embed.facts import attempt_of, payment_of
 from tillgate.embed.ruling import Desk
-from tillgate.embed.session import in_session, take_turns
+from tillgate.embed.session import take_turns
 from tillgate.embed.web import BodyGone, described, inbound
 from tillgate.providers.click import form
 from tillgate.providers.click.config import Config
@@ -38,10 +38,9 @@ T = TypeVar("T")
 class ClickWebhookHandler(EmbeddedHandler):
     """Make one for each request and return what `handle_webhook` gives; it serves both of Click's addresses.
 
-    `account_field` is the model's column that `merchant_trans_id` names (`order_id` means the column `id` where
-    the model has no `order_id`).
-    With `one_time_payment` an order is paid once, exactly its amount and `commission_percent` on top;
-    without, an account takes any positive amount any number of times.
+    `account_field` is the model's column that `merchant_trans_id` names (`order_id` means `id` where the
+    model has no `order_id`). With `one_time_payment` an order is paid once, exactly its amount and
+    `commission_percent` on top; without, an account takes any positive amount any number of times.
     """
 
     gateway = PaymentTransaction.CLICK
@@ -132,7 +131,7 @@ class ClickWebhookHandler(EmbeddedHandler):
             return Ruling(refused_by_hook)
 
     async def _desk(self, params: dict[str, Any], work: Callable[[ClickDesk], T]) -> T:
-        return await in_session(self.db, lambda session: work(ClickDesk(self, session, params)))
+        return await self._in_session(lambda session: work(ClickDesk(self, session, params)))
 
     # --- what the embedding asks of a gateway ---------------------------------------------------------------
 

@@ -28,8 +28,8 @@ class PaymeWebhookHandler(EmbeddedHandler):
     """Make one for each request and return what `handle_webhook` gives.
 
     `account_field` names Payme's account field and the model's column; several fields are a tuple. `order_id`
-    means the column `id`, also where the model has an `order_id` of its own. With `one_time_payment` an order is paid once and exactly its amount; without,
-    an account takes any positive amount any number of times.
+    means the column `id`, also where the model has an `order_id` of its own. With `one_time_payment` an order
+    is paid once and exactly its amount; without, an account takes any positive amount any number of times.
     """
 
     gateway = PaymentTransaction.PAYME
