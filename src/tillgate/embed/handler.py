@@ -5,8 +5,10 @@ A gateway's handler turns its bytes into an ask and our ruling into bytes.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -19,7 +21,11 @@ from tillgate.embed.models import PaymentTransaction, to_tiyin
 from tillgate.embed.ruling import Desk, Ruling
 from tillgate.embed.session import empty, in_session, unwrapped
 
+log = logging.getLogger("tillgate.embed")
+
 T = TypeVar("T")
+
+EXPIRED_AT_ONCE: Final = 100
 
 
 class BadSettings(Misconfigured, ValueError):
@@ -132,15 +138,45 @@ class EmbeddedHandler:
 
     async def rule(self, ask: Ask, params: dict[str, Any]) -> Ruling:
         """Rule on one ask in one transaction. A refusal is returned; a fault is raised and undoes all."""
+        stuck: set[int] = set()
+
+        def work(session: Session) -> Ruling:
+            desk = self.desk(session, params)
+            desk.stuck = stuck  # what one attempt learnt is for the next
+            return desk.rule(ask)
+
         try:
-            reads = isinstance(ask, Check | Look | Statement)
-            return await self._in_session(lambda s: Desk(self, s, params).rule(ask), reads=reads)
+            return await self._in_session(work, reads=isinstance(ask, Check | Look | Statement))
         except Refusal as refused_by_hook:
             return Ruling(refused_by_hook)
 
     async def expire(self) -> int:
-        """Close what outlived its time, with its hooks; for a timer of the host's. Returns how many."""
-        return await self._in_session(lambda session: Desk(self, session, {}).expire())
+        """Close what outlived its time, each with its hook in a transaction of its own; for a timer of the
+        host's. One whose hook fails is logged and gone past. Returns how many were
+        closed, a few hundred at most.
+        """
+        closed = after = 0
+        while closed < EXPIRED_AT_ONCE:
+            rows = await self._in_session(functools.partial(self._overdue, after), reads=True)
+            if not rows:
+                break
+            for row in rows:
+                try:
+                    closed += await self._in_session(functools.partial(self._lapse, row))
+                except Exception:
+                    log.exception("payments: %d outlived its time and cannot be closed", row.id)
+            after = rows[-1].id
+        return closed
+
+    def _overdue(self, after: int, session: Session) -> list[Any]:
+        return self.desk(session, {}).overdue(after)
+
+    def _lapse(self, overdue: Any, session: Session) -> bool:
+        return self.desk(session, {}).lapse(overdue)
+
+    def desk(self, session: Session, params: dict[str, Any]) -> Desk:
+        """Where this handler's asks are ruled on."""
+        return Desk(self, session, params)
 
     async def _in_session(self, work: Callable[[Session], T], *, reads: bool = False) -> T:
         return await in_session(self.db, work, reads=reads, afterwards=self._afterwards)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -39,11 +40,22 @@ from tillgate.domain.payment import Attempt, Payment
 from tillgate.domain.record import replace
 from tillgate.embed import accounts, statements
 from tillgate.embed.facts import attempt_of, order_of, payment_of, reason_of, standing_of, state_of
-from tillgate.embed.models import PaymentTransaction, to_moment
-from tillgate.embed.session import Moved, Void, call_hook, connection_of, engine_of, is_empty, take_turns
+from tillgate.embed.models import TABLE, PaymentTransaction, to_moment
+from tillgate.embed.session import (
+    Moved,
+    Void,
+    call_hook,
+    connection_of,
+    engine_of,
+    failed_in_hook,
+    is_empty,
+    take_turns,
+)
 
 if TYPE_CHECKING:
     from tillgate.embed.handler import EmbeddedHandler
+
+log = logging.getLogger("tillgate.embed")
 
 LOOKS: Final = 4
 
@@ -84,6 +96,7 @@ class Desk:
         # transaction on SQLite alone.
         self.sanguine = self.database == "sqlite"
         self.kind: str = inspected(handler.account_model).local_table.name
+        self.stuck: set[int] = set()
 
     @functools.cached_property
     def connection(self) -> Connection:
@@ -222,22 +235,42 @@ class Desk:
 
     def _statement(self, ask: Statement) -> Ruling:
         window = {"gateway": self.handler.gateway, "from_ms": ask.from_ms, "to_ms": ask.to_ms}
+        self._lapse_within(window)
         rows = self._seen(statements.STATEMENT, window)
         record = Record(
             rows=tuple(Record(attempt_of(row, self.handler.currency, whole=True)) for row in rows)
         )
         return Ruling(record, self.handler.stated(self.params, record, self.hook))
 
-    def expire(self) -> int:
-        """Close what outlived its time, at most a hundred; how many."""
-        take_turns(self.session, self._key(""))
-        rows = self._seen(statements.OVERDUE, {"gateway": self.handler.gateway, "now": self.now})
-        for row in rows:
-            attempt = attempt_of(row)
-            verdict = lapse_live(Facts(payment=payment_of(attempt), live=attempt), self.now)
-            if verdict is not None:
-                self._write(row, verdict)
-        return len(rows)
+    def _lapse_within(self, window: dict[str, Any]) -> None:
+        """A statement shows as ended what has ended, as a look at it does; but where a hook fails, as it is
+        stored: one order's fault must not keep all the others from Payme."""
+        rows = self._seen(statements.OVERDUE_WITHIN, window | {"now": self.now, "after": 0})
+        for overdue in rows:
+            try:
+                if overdue.id not in self.stuck:
+                    self.lapse(overdue)
+            except Exception as error:
+                if not failed_in_hook(error):
+                    raise
+                log.exception("%s: %d outlived its time and cannot be closed", TABLE.name, overdue.id)
+                self.stuck.update(row.id for row in rows)
+                raise Void from error
+
+    def overdue(self, after: int) -> list[Any]:
+        """Key and account of at most a hundred rows that outlived their time, of those after this one."""
+        wanted = {"gateway": self.handler.gateway, "now": self.now, "after": after}
+        return self._seen(statements.OVERDUE, wanted)
+
+    def lapse(self, overdue: Any) -> bool:
+        """Close one of them, with its hook; False where somebody was quicker."""
+        take_turns(self.session, self._key(overdue.account_id or ""))
+        row = self._entity(overdue.id)
+        attempt = attempt_of(row)
+        verdict = lapse_live(Facts(payment=payment_of(attempt), live=attempt), self.now)
+        if verdict is not None:
+            self._write(row, verdict)
+        return verdict is not None
 
     # --- reading --------------------------------------------------------------------------------------------
 

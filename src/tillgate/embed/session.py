@@ -164,12 +164,17 @@ def _adopt(session: Session, alone: bool) -> None:
 
 
 def _transient(error: DBAPIError) -> bool:
-    if getattr(error, "__tillgate_of_hook__", False):
+    if failed_in_hook(error):
         return False
     cause: Any = error.orig
     state = _state(error)
     number = cause.args[0] if getattr(cause, "args", None) else None
     return state in _TRANSIENT_STATES or number in _TRANSIENT_NUMBERS or " is locked" in str(cause).lower()
+
+
+def failed_in_hook(error: Exception) -> bool:
+    """Whether this is a hook's own fault, and none of the transaction's."""
+    return not isinstance(error, Moved | DBAPIError) or getattr(error, "__tillgate_of_hook__", False)
 
 
 def _made_meanwhile(error: DBAPIError) -> bool:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, TypeVar
 
+from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect, Request
 
-from tillgate.domain.dialogue import Ask, Look, Record, Reserve, Settle, Tell, Verdict
+from tillgate.domain.dialogue import Look, Record, Reserve, Settle, Tell, Verdict
 from tillgate.domain.errors import AlreadyClosed, Misconfigured, Refusal, TryLater
 from tillgate.domain.payment import Closed, advance
 from tillgate.domain.record import replace
-from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, Ruling
+from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction
 from tillgate.embed import accounts as host
 from tillgate.embed.facts import attempt_of, payment_of
 from tillgate.embed.ruling import Desk
@@ -124,14 +125,11 @@ class ClickWebhookHandler(EmbeddedHandler):
             outcome = Record(outcome.attempt)  # the host names its accounts otherwise than Click does
         return self._click.answer(call, replace(heard, message=message), outcome)
 
-    async def rule(self, ask: Ask, params: dict[str, Any]) -> Ruling:
-        try:
-            return await self._desk(params, lambda desk: desk.rule(ask))
-        except Refusal as refused_by_hook:
-            return Ruling(refused_by_hook)
-
     async def _desk(self, params: dict[str, Any], work: Callable[[ClickDesk], T]) -> T:
-        return await self._in_session(lambda session: work(ClickDesk(self, session, params)))
+        return await self._in_session(lambda session: work(self.desk(session, params)))
+
+    def desk(self, session: Session, params: dict[str, Any]) -> ClickDesk:
+        return ClickDesk(self, session, params)
 
     # --- what the embedding asks of a gateway ---------------------------------------------------------------
 
