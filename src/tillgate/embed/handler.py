@@ -32,6 +32,14 @@ class BadSettings(Misconfigured, ValueError):
     """The handler's settings are incomplete or unsafe."""
 
 
+UNHEARD: Final[Mapping[str, str]] = {
+    "_check_auth": "keys, login and addresses are settings of the constructor",
+    "_find_account": "set account_field, or override lookup(reference)",
+    "_validate_amount": "set amount_field, or override expected_minor(account)",
+}
+"""Methods of paytechuz's handlers that it calls and we do not, and what does their work here."""
+
+
 class EmbeddedHandler:
     """Attributes and hooks as users of PaymentTransaction handlers know them. One object per request.
 
@@ -43,6 +51,14 @@ class EmbeddedHandler:
 
     gateway: ClassVar[str] = ""
     currency: ClassVar[str] = "UZS"
+    unheard: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Raises `TypeError` where a host's own rule would be passed over in silence."""
+        super().__init_subclass__(**settings)
+        for name, instead in cls.unheard.items():
+            if hasattr(cls, name):
+                raise TypeError(f"{cls.__name__}.{name} would never be called: {instead}")
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy import inspect as inspected
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -79,6 +78,7 @@ class Ruling:
 
     outcome: Record | Refusal
     extra: Any = None
+    moved: bool = False  # by this ruling, and not by one before it
 
 
 class Desk:
@@ -95,7 +95,7 @@ class Desk:
         # Most reservations are new: they are looked for only where the unique index denies it. That ends no
         # transaction on SQLite alone.
         self.sanguine = self.database == "sqlite"
-        self.kind: str = inspected(handler.account_model).local_table.name
+        self.kind = accounts.kind_of(handler.account_model)
         self.stuck: set[int] = set()
 
     @functools.cached_property
@@ -198,6 +198,7 @@ class Desk:
         if not same and isinstance(verdict.outcome, Record):
             return Ruling(UnknownReference())
         self._write(row, verdict)
+        self._claim(row, verdict)
         if isinstance(verdict.outcome, Record) and not is_empty(self.handler.transaction_already_exists):
             self.hook(self.handler.transaction_already_exists, self.params, self._entity(row.id))
         return Ruling(verdict.outcome)
@@ -226,12 +227,14 @@ class Desk:
         if isinstance(ask, Settle) and verdict.change is not None and self._bought_twice(row):
             return Ruling(AlreadyPaid())
         self._write(row, verdict)
+        if not looking:
+            self._claim(row, verdict)
         if isinstance(verdict.outcome, Record):
             if isinstance(ask, Note):
                 self._note(row, ask)
             elif looking and not is_empty(self.handler.look_hook):
                 self.hook(self.handler.look_hook, self.params, self._entity(row.id))
-        return Ruling(verdict.outcome)
+        return Ruling(verdict.outcome, moved=verdict.change is not None)
 
     def _statement(self, ask: Statement) -> Ruling:
         window = {"gateway": self.handler.gateway, "from_ms": ask.from_ms, "to_ms": ask.to_ms}
@@ -366,6 +369,11 @@ class Desk:
             return None
         assert made is not None
         return int(made[0])
+
+    def _claim(self, row: Any, verdict: Verdict) -> None:
+        """An older row that was named through this handler points into its table, and into no other."""
+        if row.account_kind is None and isinstance(verdict.outcome, Record):
+            self.connection.execute(statements.CLAIM, {"row_id": row.id, "account_kind": self.kind})
 
     def _write(self, row: Any, verdict: Verdict) -> None:
         """Move the row if it still stands where we saw it, then say so. Raises `Moved` if it does not."""

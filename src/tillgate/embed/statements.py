@@ -38,6 +38,7 @@ OVERDUE: Final = (
 )
 OVERDUE_WITHIN: Final = OVERDUE.where(_T.provider_time.between(bindparam("from_ms"), bindparam("to_ms")))
 INSERT: Final = insert(TABLE)
+CLAIM: Final = update(TABLE).where(TABLE.c.id == bindparam("row_id")).values(updated_at=TABLE.c.updated_at)
 MOVE: Final = update(TABLE).where(
     TABLE.c.id == bindparam("row_id"), TABLE.c.state.in_((bindparam("seen"), bindparam("seen_too")))
 )

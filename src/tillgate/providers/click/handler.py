@@ -12,14 +12,13 @@ from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect, Request
 
 from tillgate.domain.dialogue import Look, Record, Reserve, Settle, Tell, Verdict
 from tillgate.domain.errors import AlreadyClosed, Misconfigured, Refusal, TryLater
 from tillgate.domain.payment import Closed, advance
 from tillgate.domain.record import replace
-from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction
+from tillgate.embed import UNHEARD, BadSettings, EmbeddedHandler, PaymentTransaction
 from tillgate.embed import accounts as host
 from tillgate.embed.facts import attempt_of, payment_of
 from tillgate.embed.ruling import Desk
@@ -45,6 +44,7 @@ class ClickWebhookHandler(EmbeddedHandler):
     """
 
     gateway = PaymentTransaction.CLICK
+    unheard = UNHEARD
 
     def __init__(
         self,
@@ -117,7 +117,10 @@ class ClickWebhookHandler(EmbeddedHandler):
             await self._desk(params, lambda desk: desk.give_up(str(request.click_trans_id), closed))
             return self._click.answer(call, replace(heard, message=message), None)
         assert isinstance(message, Reserve | Settle | Look)
-        outcome = (await self.rule(message, params)).outcome
+        ruling = await self.rule(message, params)
+        outcome = ruling.outcome
+        if ruling.moved:  # nothing was settled before this call, also by a clock of whole seconds
+            call = replace(call, received_at=0)
         if isinstance(message, Settle) and isinstance(outcome, AlreadyClosed):
             why = "Click says that this cancelled transaction was paid"
             await self._desk(params, lambda desk: desk.contradicted(message.external_id, why))
@@ -128,7 +131,7 @@ class ClickWebhookHandler(EmbeddedHandler):
     async def _desk(self, params: dict[str, Any], work: Callable[[ClickDesk], T]) -> T:
         return await self._in_session(lambda session: work(self.desk(session, params)))
 
-    def desk(self, session: Session, params: dict[str, Any]) -> ClickDesk:
+    def desk(self, session: Any, params: dict[str, Any]) -> ClickDesk:
         return ClickDesk(self, session, params)
 
     # --- what the embedding asks of a gateway ---------------------------------------------------------------
@@ -161,7 +164,9 @@ class ClickDesk(Desk):
             self._contradicts(row, f"Click cancels what it had confirmed ({closed.reason})")
         elif attempt.phase != "closed":
             moved = advance(attempt, closed, self.now)
-            self._write(row, Verdict(Record(moved, payment_of(moved)), (attempt, moved, closed)))
+            verdict = Verdict(Record(moved, payment_of(moved)), (attempt, moved, closed))
+            self._write(row, verdict)
+            self._claim(row, verdict)
 
     def contradicted(self, external_id: str, why: str) -> None:
         row = self._locked(external_id)
