@@ -210,6 +210,23 @@ asyncio.run(run_async_migrations(create_async_engine("{url.replace(":", "+aiosql
     assert tuple(row) == (1499, 1499)
 
 
+async def test_a_row_without_an_amount_can_be_paid_and_given_back(request: pytest.FixtureRequest) -> None:
+    async with host_on("sqlite-sync", request, handler=PaymeWebhookHandler) as host:
+        await adopt(host, [old_row(1, "a" * 24, amount=None, made_at=now_ms() - 1000)])
+        async with calling(host) as payme:
+            for method, more, state in (
+                ("PerformTransaction", {}, 2),
+                ("PerformTransaction", {}, 2),
+                ("CancelTransaction", {"reason": 5}, -2),
+                ("CancelTransaction", {"reason": 3}, -2),
+                ("CheckTransaction", {}, -2),
+            ):
+                assert (await payme(method, {"id": "a" * 24, **more}))["result"]["state"] == state
+            assert code(await payme("PerformTransaction", {"id": "a" * 24})) == -31008
+        (row,) = await host.transactions()
+        assert (row.state, row.reason) == (-2, 5)
+
+
 # --- handlers -----------------------------------------------------------------------------------------------
 
 

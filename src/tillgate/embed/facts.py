@@ -21,6 +21,7 @@ def attempt_of(row: PaymentTransaction, currency: str = "UZS", *, whole: bool = 
 
     `whole`: with the account that the gateway named, which no rule looks at."""
     amount = row.amount_tiyin if row.amount_tiyin is not None else _tiyin(row)
+    moved = amount or 1  # what is not known was paid, and given back, all the same
     was_paid = row.state in (PaymentTransaction.SUCCESSFULLY, PaymentTransaction.CANCELLED)
     ended = row.state in (PaymentTransaction.CANCELLED, PaymentTransaction.CANCELLED_DURING_INIT)
     updated_at, created_at = to_ms(row.updated_at) or 0, to_ms(row.created_at) or 0
@@ -38,8 +39,8 @@ def attempt_of(row: PaymentTransaction, currency: str = "UZS", *, whole: bool = 
         reason=None if row.reason is None else str(row.reason),
         currency=currency,
         amount_minor=amount,
-        paid_minor=amount if was_paid else 0,
-        refunded_minor=amount if was_paid and ended else 0,
+        paid_minor=moved if was_paid else 0,
+        refunded_minor=moved if was_paid and ended else 0,
         details=json.dumps({"account": _account(row.extra_data or {})}) if whole else None,
         created_at=created_at,
         provider_at=row.provider_time,
