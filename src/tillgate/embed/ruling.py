@@ -234,7 +234,8 @@ class Desk:
                 self._note(row, ask)
             elif looking and not is_empty(self.handler.look_hook):
                 self.hook(self.handler.look_hook, self.params, self._entity(row.id))
-        return Ruling(verdict.outcome, moved=verdict.change is not None)
+        change = verdict.change
+        return Ruling(verdict.outcome, moved=change is not None and change[0] != change[1])
 
     def _statement(self, ask: Statement) -> Ruling:
         window = {"gateway": self.handler.gateway, "from_ms": ask.from_ms, "to_ms": ask.to_ms}
