@@ -5,13 +5,14 @@ The host keeps its tables and its session; this package adds one table (`payment
 changes together. It needs SQLAlchemy, nothing of the hub.
 """
 
-from tillgate.embed.handler import BadSettings, EmbeddedHandler
+from tillgate.embed.handler import UNHEARD, BadSettings, EmbeddedHandler
 from tillgate.embed.migrate import run_async_migrations, run_migrations
 from tillgate.embed.models import Base, PaymentTransaction, to_moment, to_ms, to_tiyin
 from tillgate.embed.ruling import Ruling
 from tillgate.embed.session import empty
 
 __all__ = [
+    "UNHEARD",
     "BadSettings",
     "Base",
     "EmbeddedHandler",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,17 +15,19 @@ _NOT_THERE: Final = object()
 
 
 def find(session: Session, model: Any, wanted: Mapping[str, str]) -> Any:
-    """The first row whose columns have these values, or None. `order_id` means the column `id`."""
+    """The first row whose columns have these values, or None."""
     query, types = _query(model, tuple(wanted))
-    values = _values(wanted, types)
+    values = _values(wanted, types, functools.partial(_any_width, session, model))
     return None if values is None else session.scalars(query, values).first()
 
 
-def _values(wanted: Mapping[str, str], types: tuple[Any, ...]) -> dict[str, Any] | None:
+def _values(
+    wanted: Mapping[str, str], types: tuple[Any, ...], any_width: Callable[[], bool]
+) -> dict[str, Any] | None:
     """What to compare with; None where a text cannot stand in its column, and is nobody's."""
     values: dict[str, Any] = {}
     for (field, text), column_type in zip(wanted.items(), types, strict=True):
-        value = _typed(column_type, text)
+        value = _typed(column_type, text, any_width)
         if value is _NOT_THERE:
             return None
         values[f"wanted_{field}"] = value
@@ -47,7 +49,7 @@ def glance(session: Session, model: Any, wanted: Mapping[str, str], price_field:
     if plain is None or session.new or session.dirty or session.deleted or session.dispatch.do_orm_execute:
         return find(session, model, wanted)
     query, types, mapper = plain
-    values = _values(wanted, types)
+    values = _values(wanted, types, functools.partial(_any_width, session, model))
     if values is None:
         return None
     connection = session.connection(bind_arguments={"mapper": mapper})
@@ -61,7 +63,7 @@ def _plain(
 ) -> tuple[Any, tuple[Any, ...], Mapper[Any]] | None:
     """The statement over the table alone; None where the model is more than its table."""
     mapper: Mapper[Any] = inspect(model)
-    names = ["id", price_field, *("id" if field == "order_id" else field for field in fields)]
+    names = ["id", price_field, *fields]
     if (
         mapper.inherits is not None
         or mapper.polymorphic_on is not None
@@ -82,11 +84,23 @@ def _plain(
 @functools.lru_cache(maxsize=256)
 def _query(model: Any, fields: tuple[str, ...]) -> tuple[Any, tuple[Any, ...]]:
     """Made once: building a statement costs more than running it."""
-    columns = {field: getattr(model, "id" if field == "order_id" else field) for field in fields}
+    columns = {field: getattr(model, field) for field in fields}
     query = select(model).where(
         *(column == bindparam(f"wanted_{field}") for field, column in columns.items())
     )
     return query, tuple(column.type for column in columns.values())
+
+
+def kind_of(model: Any) -> str:
+    """`account_kind` of its transactions."""
+    name: str = inspect(model).local_table.name
+    return name
+
+
+def has(model: Any, name: str) -> bool:
+    """Whether the model maps something under this name."""
+    mapper = inspect(model, raiseerr=False)
+    return mapper is not None and name in mapper.all_orm_descriptors
 
 
 def key_of(account: Any) -> str:
@@ -99,7 +113,12 @@ def key_of(account: Any) -> str:
     return "-".join(str(part) for part in inspect(account).identity or ())
 
 
-def _typed(column_type: Any, text: str) -> Any:
+def _any_width(session: Session, model: Any) -> bool:
+    """SQLite keeps whole numbers of any width in every column of them."""
+    return session.get_bind(inspect(model)).dialect.name == "sqlite"
+
+
+def _typed(column_type: Any, text: str, any_width: Callable[[], bool]) -> Any:
     """A value the column can be compared with; a text that it cannot hold is nobody's."""
     try:
         python_type = column_type.python_type
@@ -113,7 +132,7 @@ def _typed(column_type: Any, text: str) -> Any:
             bits = 15
         elif isinstance(column_type, Integer) and not isinstance(column_type, BigInteger):
             bits = 31
-        return number if number < 2**bits else _NOT_THERE
+        return number if number < 2**bits or (number < 2**63 and any_width()) else _NOT_THERE
     if python_type is uuid.UUID:
         try:
             return uuid.UUID(text)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, Final
 
 from tillgate.domain.payment import Attempt, Payment, StandingOrder
 from tillgate.embed.models import PaymentTransaction, to_ms, to_tiyin
+
+log = logging.getLogger("tillgate.embed")
 
 MAX_TIYIN: Final = 10**15
 FAR: Final = 2**62  # an order of the host's has no end that we know of
@@ -17,7 +20,8 @@ def attempt_of(row: PaymentTransaction, currency: str = "UZS", *, whole: bool = 
     """State 0 and 1 wait, 2 is paid, -1 was closed before it was paid, -2 was given back after.
 
     `whole`: with the account that the gateway named, which no rule looks at."""
-    amount = row.amount_tiyin if row.amount_tiyin is not None else to_tiyin(row.amount or 0)
+    amount = row.amount_tiyin if row.amount_tiyin is not None else _tiyin(row)
+    moved = amount or 1  # what is not known was paid, and given back, all the same
     was_paid = row.state in (PaymentTransaction.SUCCESSFULLY, PaymentTransaction.CANCELLED)
     ended = row.state in (PaymentTransaction.CANCELLED, PaymentTransaction.CANCELLED_DURING_INIT)
     updated_at, created_at = to_ms(row.updated_at) or 0, to_ms(row.created_at) or 0
@@ -35,8 +39,8 @@ def attempt_of(row: PaymentTransaction, currency: str = "UZS", *, whole: bool = 
         reason=None if row.reason is None else str(row.reason),
         currency=currency,
         amount_minor=amount,
-        paid_minor=amount if was_paid else 0,
-        refunded_minor=amount if was_paid and ended else 0,
+        paid_minor=moved if was_paid else 0,
+        refunded_minor=moved if was_paid and ended else 0,
         details=json.dumps({"account": _account(row.extra_data or {})}) if whole else None,
         created_at=created_at,
         provider_at=row.provider_time,
@@ -110,6 +114,15 @@ def reason_of(attempt: Attempt) -> int | None:
         return int(attempt.reason or "")
     except ValueError:
         return None
+
+
+def _tiyin(row: PaymentTransaction) -> int:
+    """Older code kept what was no amount, too: nothing, which is no order's price."""
+    try:
+        return to_tiyin(row.amount or 0)
+    except ValueError:
+        log.warning("payments: row %d holds no amount: %r", row.id, row.amount)
+        return 0
 
 
 def _account(extra: dict[str, Any]) -> dict[str, Any]:

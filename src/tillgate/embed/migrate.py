@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import time
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, text, update
@@ -11,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tillgate.domain.errors import Misconfigured
-from tillgate.embed.models import TABLE, to_ms, to_tiyin
+from tillgate.embed.accounts import kind_of
+from tillgate.embed.models import TABLE, PaymentTransaction, to_ms, to_tiyin
 
 log = logging.getLogger("tillgate.embed")
 
@@ -20,31 +23,48 @@ LIFETIME_MS: Final = {"payme": 43_200_000}
 """How long a transaction of a gateway lives where its row does not say."""
 OTHER_LIFETIME_MS: Final = 86_400_000
 BATCH: Final = 500
+PAUSES_S: Final = (0.05, 0.2, 0.8, None)
 _LOCK: Final = 0x74696C6C  # one number for all of us, so that workers starting together wait for each other
 
 
-def run_migrations(engine: Engine) -> None:
+def run_migrations(engine: Engine, account_model: Any = None) -> None:
     """Bring the `payments` table up to date; may be called at every start, by several processes at once.
 
+    `account_model`: the one that every row belongs to which says none, as older rows do.
     Raises `Misconfigured` where `payments` is a table of something else; it is then left as it is."""
-    for attempt in range(3):
+    for pause in PAUSES_S:
         try:
             with engine.begin() as connection:
-                migrate(connection)
+                _prepare(connection, account_model)
             return
         except DBAPIError:
-            # Another process may have done the same between our look and our statement.
-            with engine.connect() as connection:
-                if complete(connection):
-                    return
-            if attempt == 2:
+            if pause is None:
                 raise
+        time.sleep(pause)  # another process may be doing the same
 
 
-async def run_async_migrations(engine: AsyncEngine) -> None:
+async def run_async_migrations(engine: AsyncEngine, account_model: Any = None) -> None:
     """The same for an `AsyncEngine`."""
-    async with engine.begin() as connection:
-        await connection.run_sync(migrate)
+    for pause in PAUSES_S:
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_prepare, account_model)
+            return
+        except DBAPIError:
+            if pause is None:
+                raise
+        await asyncio.sleep(pause)
+
+
+def _prepare(connection: Connection, account_model: Any) -> None:
+    migrate(connection)
+    kind = TABLE.c.account_kind
+    if (
+        account_model is not None
+        and connection.execute(select(TABLE.c.id).where(kind.is_(None)).limit(1)).first()
+    ):
+        change = update(TABLE).where(kind.is_(None))
+        connection.execute(change.values(account_kind=kind_of(account_model), updated_at=TABLE.c.updated_at))
 
 
 def complete(connection: Connection) -> bool:
@@ -84,8 +104,10 @@ def migrate(connection: Connection) -> None:
 
 
 def _fill(connection: Connection) -> None:
-    """Give old rows what we decide by: the exact amount, the gateway's time, when they die."""
+    """Give old rows what we decide by: a state, the exact amount, the gateway's time, when they die."""
     t = TABLE.c
+    stateless = update(TABLE).where(t.state.is_(None))
+    connection.execute(stateless.values(state=PaymentTransaction.CREATED, updated_at=t.updated_at))
     wanted = select(t.id, t.gateway, t.amount, t.extra_data, t.created_at, t.provider_time)
     wanted = wanted.where(t.amount_tiyin.is_(None)).order_by(t.id).limit(BATCH)
     change = update(TABLE).where(t.id == bindparam("row_id"))

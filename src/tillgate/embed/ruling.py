@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy import inspect as inspected
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -39,11 +39,22 @@ from tillgate.domain.payment import Attempt, Payment
 from tillgate.domain.record import replace
 from tillgate.embed import accounts, statements
 from tillgate.embed.facts import attempt_of, order_of, payment_of, reason_of, standing_of, state_of
-from tillgate.embed.models import PaymentTransaction, to_moment
-from tillgate.embed.session import Moved, call_hook, engine_of, is_empty, take_turns
+from tillgate.embed.models import TABLE, PaymentTransaction, to_moment
+from tillgate.embed.session import (
+    Moved,
+    Void,
+    call_hook,
+    connection_of,
+    engine_of,
+    failed_in_hook,
+    is_empty,
+    take_turns,
+)
 
 if TYPE_CHECKING:
     from tillgate.embed.handler import EmbeddedHandler
+
+log = logging.getLogger("tillgate.embed")
 
 LOOKS: Final = 4
 
@@ -67,6 +78,7 @@ class Ruling:
 
     outcome: Record | Refusal
     extra: Any = None
+    moved: bool = False  # by this ruling, and not by one before it
 
 
 class Desk:
@@ -83,12 +95,13 @@ class Desk:
         # Most reservations are new: they are looked for only where the unique index denies it. That ends no
         # transaction on SQLite alone.
         self.sanguine = self.database == "sqlite"
-        self.kind: str = inspected(handler.account_model).local_table.name
+        self.kind = accounts.kind_of(handler.account_model)
+        self.stuck: set[int] = set()
 
     @functools.cached_property
     def connection(self) -> Connection:
         """Of our table, for this one transaction."""
-        return self.session.connection(bind_arguments={"mapper": PaymentTransaction})
+        return connection_of(self.session)
 
     def hook(self, hook: Any, *arguments: Any) -> Any:
         if is_empty(hook):
@@ -150,6 +163,7 @@ class Desk:
             if isinstance(account, accounts.Glance):
                 account = self._account(ask.reference, ())
             else:
+                self.session.flush()  # what the host changed of it before us would be read over
                 self.session.refresh(account)
             if account is None:
                 return Ruling(UnknownReference())
@@ -184,6 +198,7 @@ class Desk:
         if not same and isinstance(verdict.outcome, Record):
             return Ruling(UnknownReference())
         self._write(row, verdict)
+        self._claim(row, verdict)
         if isinstance(verdict.outcome, Record) and not is_empty(self.handler.transaction_already_exists):
             self.hook(self.handler.transaction_already_exists, self.params, self._entity(row.id))
         return Ruling(verdict.outcome)
@@ -212,31 +227,54 @@ class Desk:
         if isinstance(ask, Settle) and verdict.change is not None and self._bought_twice(row):
             return Ruling(AlreadyPaid())
         self._write(row, verdict)
+        if not looking:
+            self._claim(row, verdict)
         if isinstance(verdict.outcome, Record):
             if isinstance(ask, Note):
                 self._note(row, ask)
             elif looking and not is_empty(self.handler.look_hook):
                 self.hook(self.handler.look_hook, self.params, self._entity(row.id))
-        return Ruling(verdict.outcome)
+        change = verdict.change
+        return Ruling(verdict.outcome, moved=change is not None and change[0] != change[1])
 
     def _statement(self, ask: Statement) -> Ruling:
         window = {"gateway": self.handler.gateway, "from_ms": ask.from_ms, "to_ms": ask.to_ms}
+        self._lapse_within(window)
         rows = self._seen(statements.STATEMENT, window)
         record = Record(
             rows=tuple(Record(attempt_of(row, self.handler.currency, whole=True)) for row in rows)
         )
         return Ruling(record, self.handler.stated(self.params, record, self.hook))
 
-    def expire(self) -> int:
-        """Close what outlived its time, at most a hundred; how many."""
-        take_turns(self.session, self._key(""))
-        rows = self._seen(statements.OVERDUE, {"gateway": self.handler.gateway, "now": self.now})
-        for row in rows:
-            attempt = attempt_of(row)
-            verdict = lapse_live(Facts(payment=payment_of(attempt), live=attempt), self.now)
-            if verdict is not None:
-                self._write(row, verdict)
-        return len(rows)
+    def _lapse_within(self, window: dict[str, Any]) -> None:
+        """A statement shows as ended what has ended, as a look at it does; but where a hook fails, as it is
+        stored: one order's fault must not keep all the others from Payme."""
+        rows = self._seen(statements.OVERDUE_WITHIN, window | {"now": self.now, "after": 0})
+        for overdue in rows:
+            try:
+                if overdue.id not in self.stuck:
+                    self.lapse(overdue)
+            except Exception as error:
+                if not failed_in_hook(error):
+                    raise
+                log.exception("%s: %d outlived its time and cannot be closed", TABLE.name, overdue.id)
+                self.stuck.update(row.id for row in rows)
+                raise Void from error
+
+    def overdue(self, after: int) -> list[Any]:
+        """Key and account of at most a hundred rows that outlived their time, of those after this one."""
+        wanted = {"gateway": self.handler.gateway, "now": self.now, "after": after}
+        return self._seen(statements.OVERDUE, wanted)
+
+    def lapse(self, overdue: Any) -> bool:
+        """Close one of them, with its hook; False where somebody was quicker."""
+        take_turns(self.session, self._key(overdue.account_id or ""))
+        row = self._entity(overdue.id)
+        attempt = attempt_of(row)
+        verdict = lapse_live(Facts(payment=payment_of(attempt), live=attempt), self.now)
+        if verdict is not None:
+            self._write(row, verdict)
+        return verdict is not None
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -253,7 +291,7 @@ class Desk:
 
     def _names(self, reference: str, row: Any) -> bool:
         """Whether this text is the order of that row."""
-        if reference == row.account_id and self.handler.lookup(reference).keys() <= {"id", "order_id"}:
+        if reference == row.account_id and self.handler.lookup(reference).keys() == {"id"}:
             return True
         account = self._account(reference, ())
         return account is not None and accounts.key_of(account) == row.account_id
@@ -325,13 +363,18 @@ class Desk:
         }
         try:
             made = self.connection.execute(statements.INSERT, values).inserted_primary_key
-        except IntegrityError:
+        except IntegrityError as error:
             if not self.sanguine:
-                raise
+                raise Void from error  # a row that was not there when we looked
             self.sanguine = False
             return None
         assert made is not None
         return int(made[0])
+
+    def _claim(self, row: Any, verdict: Verdict) -> None:
+        """An older row that was named through this handler points into its table, and into no other."""
+        if row.account_kind is None and isinstance(verdict.outcome, Record):
+            self.connection.execute(statements.CLAIM, {"row_id": row.id, "account_kind": self.kind})
 
     def _write(self, row: Any, verdict: Verdict) -> None:
         """Move the row if it still stands where we saw it, then say so. Raises `Moved` if it does not."""

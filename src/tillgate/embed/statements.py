@@ -30,12 +30,15 @@ STATEMENT: Final = (
     .order_by(_T.provider_time, _T.id)
 )
 OVERDUE: Final = (
-    select(*_SEEN)
+    select(_T.id, _T.account_id)
     .where(_T.gateway == bindparam("gateway"), _T.state.in_((0, 1)), _OURS, _T.expires_at <= bindparam("now"))
+    .where(_T.id > bindparam("after"))
     .order_by(_T.id)
     .limit(100)
 )
+OVERDUE_WITHIN: Final = OVERDUE.where(_T.provider_time.between(bindparam("from_ms"), bindparam("to_ms")))
 INSERT: Final = insert(TABLE)
+CLAIM: Final = update(TABLE).where(TABLE.c.id == bindparam("row_id")).values(updated_at=TABLE.c.updated_at)
 MOVE: Final = update(TABLE).where(
     TABLE.c.id == bindparam("row_id"), TABLE.c.state.in_((bindparam("seen"), bindparam("seen_too")))
 )

@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from tillgate.domain.dialogue import Ask, Look, Record, Reserve, Settle, Tell, Verdict
+from tillgate.domain.dialogue import Look, Record, Reserve, Settle, Tell, Verdict
 from tillgate.domain.errors import AlreadyClosed, Misconfigured, Refusal, TryLater
 from tillgate.domain.payment import Closed, advance
 from tillgate.domain.record import replace
-from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, Ruling
+from tillgate.embed import UNHEARD, BadSettings, EmbeddedHandler, PaymentTransaction
 from tillgate.embed import accounts as host
 from tillgate.embed.facts import attempt_of, payment_of
 from tillgate.embed.ruling import Desk
-from tillgate.embed.session import in_session, take_turns
-from tillgate.embed.web import inbound
+from tillgate.embed.session import take_turns
+from tillgate.embed.web import BodyGone, described, inbound
 from tillgate.providers.click import form
 from tillgate.providers.click.config import Config
 from tillgate.providers.click.connector import Click
@@ -38,12 +38,13 @@ T = TypeVar("T")
 class ClickWebhookHandler(EmbeddedHandler):
     """Make one for each request and return what `handle_webhook` gives; it serves both of Click's addresses.
 
-    `account_field` is the model's column that `merchant_trans_id` names (`order_id` means the column `id`).
-    With `one_time_payment` an order is paid once, exactly its amount and `commission_percent` on top;
-    without, an account takes any positive amount any number of times.
+    `account_field` is the model's column that `merchant_trans_id` names (`order_id` means `id` where the
+    model has no `order_id`). With `one_time_payment` an order is paid once, exactly its amount and
+    `commission_percent` on top; without, an account takes any positive amount any number of times.
     """
 
     gateway = PaymentTransaction.CLICK
+    unheard = UNHEARD
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class ClickWebhookHandler(EmbeddedHandler):
         self.commission_percent = commission_percent
         if not isinstance(secret_key, str) or not secret_key.strip():
             raise BadSettings("secret_key is empty or missing: anyone could then say that orders are paid")
+        own = account_field != "order_id" or host.has(account_model, account_field)
+        self._column = account_field if own else "id"
         self._factor = _factor(commission_percent)
         self._click = _connector(str(service_id), secret_key, previous_key or None, reserve_minutes)
 
@@ -83,6 +86,9 @@ class ClickWebhookHandler(EmbeddedHandler):
             reply = await self.answer(await inbound(request, form.MAX_BODY_BYTES))
         except ClientDisconnect:
             return {}  # nobody is left to read an answer
+        except BodyGone:
+            log.exception("click: the request cannot be read")
+            reply = self._click.answer(described(request, b""), None, TryLater())
         found: dict[str, Any] = json.loads(reply.body)
         return found
 
@@ -111,7 +117,10 @@ class ClickWebhookHandler(EmbeddedHandler):
             await self._desk(params, lambda desk: desk.give_up(str(request.click_trans_id), closed))
             return self._click.answer(call, replace(heard, message=message), None)
         assert isinstance(message, Reserve | Settle | Look)
-        outcome = (await self.rule(message, params)).outcome
+        ruling = await self.rule(message, params)
+        outcome = ruling.outcome
+        if ruling.moved:  # nothing was settled before this call, also by a clock of whole seconds
+            call = replace(call, received_at=0)
         if isinstance(message, Settle) and isinstance(outcome, AlreadyClosed):
             why = "Click says that this cancelled transaction was paid"
             await self._desk(params, lambda desk: desk.contradicted(message.external_id, why))
@@ -119,14 +128,11 @@ class ClickWebhookHandler(EmbeddedHandler):
             outcome = Record(outcome.attempt)  # the host names its accounts otherwise than Click does
         return self._click.answer(call, replace(heard, message=message), outcome)
 
-    async def rule(self, ask: Ask, params: dict[str, Any]) -> Ruling:
-        try:
-            return await self._desk(params, lambda desk: desk.rule(ask))
-        except Refusal as refused_by_hook:
-            return Ruling(refused_by_hook)
-
     async def _desk(self, params: dict[str, Any], work: Callable[[ClickDesk], T]) -> T:
-        return await in_session(self.db, lambda session: work(ClickDesk(self, session, params)))
+        return await self._in_session(lambda session: work(self.desk(session, params)))
+
+    def desk(self, session: Any, params: dict[str, Any]) -> ClickDesk:
+        return ClickDesk(self, session, params)
 
     # --- what the embedding asks of a gateway ---------------------------------------------------------------
 
@@ -134,9 +140,13 @@ class ClickWebhookHandler(EmbeddedHandler):
         price = super().expected_minor(account)
         return int((price * self._factor).quantize(Decimal(1), ROUND_HALF_UP))
 
+    def lookup(self, reference: str) -> dict[str, str]:
+        return {self._column: reference}
+
     def extra_data(self, ask: Reserve, params: dict[str, Any]) -> dict[str, Any]:
         # less the signature: it is a hash over the key, and the key is short
-        return {"raw_params": {name: value for name, value in params.items() if name != "sign_string"}}
+        raw = {name: value for name, value in params.items() if name != "sign_string"}
+        return {"raw_params": raw, "merchant_trans_id": ask.reference}
 
 
 class ClickDesk(Desk):
@@ -154,7 +164,9 @@ class ClickDesk(Desk):
             self._contradicts(row, f"Click cancels what it had confirmed ({closed.reason})")
         elif attempt.phase != "closed":
             moved = advance(attempt, closed, self.now)
-            self._write(row, Verdict(Record(moved, payment_of(moved)), (attempt, moved, closed)))
+            verdict = Verdict(Record(moved, payment_of(moved)), (attempt, moved, closed))
+            self._write(row, verdict)
+            self._claim(row, verdict)
 
     def contradicted(self, external_id: str, why: str) -> None:
         row = self._locked(external_id)

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tillgate.domain.dialogue import Record, Reserve
-from tillgate.domain.errors import Misconfigured, Refusal, TryLater, UnknownReference
-from tillgate.embed import BadSettings, EmbeddedHandler, PaymentTransaction, empty
-from tillgate.embed.web import inbound
+from tillgate.domain.errors import (
+    Misconfigured,
+    Refusal,
+    TryLater,
+    Unauthenticated,
+    UnknownMethod,
+    UnknownReference,
+    UnknownTransaction,
+    WrongAmount,
+)
+from tillgate.embed import UNHEARD, BadSettings, EmbeddedHandler, PaymentTransaction, empty
+from tillgate.embed.web import BodyGone, described, inbound
 from tillgate.providers.payme import accounts, rpc
 from tillgate.providers.payme.config import Config
 from tillgate.providers.payme.connector import Call, NewPassword, Payme, result
@@ -23,16 +33,40 @@ from tillgate.spi import Heard, Inbound, Reply
 
 log = logging.getLogger("tillgate.payme")
 
+# The exceptions that paytechuz's handler answers in words, and what they are here.
+_THERE: Final[dict[str, type[Refusal]]] = {
+    "AccountNotFound": UnknownReference,
+    "InvalidAccount": UnknownReference,
+    "InvalidAmount": WrongAmount,
+    "TransactionNotFound": UnknownTransaction,
+    "PermissionDenied": Unauthenticated,
+    "MethodNotFound": UnknownMethod,
+    "UnsupportedMethod": UnknownMethod,
+}
+_FIXED: Final = "what Payme asks is ruled on by Payme's own rules; use the hooks"
+
 
 class PaymeWebhookHandler(EmbeddedHandler):
     """Make one for each request and return what `handle_webhook` gives.
 
-    `account_field` names Payme's account field and the model's column (`order_id` means the column `id`);
-    several fields are a tuple. With `one_time_payment` an order is paid once and exactly its amount; without,
-    an account takes any positive amount any number of times.
+    `account_field` names Payme's account field and the model's column; several fields are a tuple. `order_id`
+    means the column `id`, also where the model has an `order_id` of its own. With `one_time_payment` an order
+    is paid once and exactly its amount; without, an account takes any positive amount any number of times.
     """
 
     gateway = PaymentTransaction.PAYME
+    unheard: ClassVar[Mapping[str, str]] = {
+        **UNHEARD,
+        "check_basic_auth": UNHEARD["_check_auth"],
+        "_check_perform_transaction": _FIXED,
+        "_create_transaction": _FIXED,
+        "_perform_transaction": _FIXED,
+        "_check_transaction": _FIXED,
+        "_cancel_transaction": _FIXED,
+        "_cancel_response": _FIXED,
+        "_get_statement": _FIXED,
+        "_error_response": _FIXED,
+    }
 
     def __init__(
         self,
@@ -54,6 +88,8 @@ class PaymeWebhookHandler(EmbeddedHandler):
         self.payme_key = payme_key
         if not isinstance(payme_key, str) or not payme_key.strip():
             raise BadSettings("payme_key is empty or missing: any caller could then say that orders are paid")
+        if previous_key and not (isinstance(previous_key, str) and previous_key.strip()):
+            raise BadSettings("previous_key is blank: any caller could then say that orders are paid")
         fields = (account_field,) if isinstance(account_field, str) else tuple(account_field)
         takes_passwords = type(self).password_changed is not PaymeWebhookHandler.password_changed
         self._payme = _connector(
@@ -87,10 +123,12 @@ class PaymeWebhookHandler(EmbeddedHandler):
     async def handle_webhook(self, request: Request) -> Response:
         """Answer one request of Payme's: HTTP 200 whatever happens, as Payme wants."""
         try:
-            call = await inbound(request, rpc.MAX_BODY_BYTES)
+            reply = await self.answer(await inbound(request, rpc.MAX_BODY_BYTES))
         except ClientDisconnect:
             return Response(status_code=200)  # nobody is left to read an answer
-        reply = await self.answer(call)
+        except BodyGone:
+            log.exception("payme: the request cannot be read")
+            reply = self._payme.answer(described(request, b""), None, TryLater())
         return Response(reply.body, reply.status, media_type=reply.content_type)
 
     async def answer(self, call: Inbound) -> Reply:
@@ -101,7 +139,10 @@ class PaymeWebhookHandler(EmbeddedHandler):
             return await self._answer(call, heard)
         except Refusal as refusal:
             return self._payme.answer(call, heard, refusal)
-        except Exception:  # a hook or the database failed: nothing was changed, Payme asks again
+        except Exception as error:  # a hook or the database failed: nothing was changed, Payme asks again
+            said = _refused_as_there(error)
+            if said is not None:
+                return self._payme.answer(call, heard, said)
             log.exception("payme: %s failed", heard.echo.method if heard else "request")
             return self._payme.answer(call, heard, TryLater())
 
@@ -122,9 +163,14 @@ class PaymeWebhookHandler(EmbeddedHandler):
 
     def lookup(self, reference: str) -> dict[str, str]:
         try:
-            return accounts.account(reference, self._fields)
+            given = accounts.account(reference, self._fields)
         except accounts.BadAccount:
             raise UnknownReference() from None
+        wanted: dict[str, str] = {}
+        for field, value in given.items():
+            if wanted.setdefault("id" if field == "order_id" else field, value) != value:
+                raise UnknownReference()  # two names of one column, and two values
+        return wanted
 
     def extra_data(self, ask: Reserve, params: dict[str, Any]) -> dict[str, Any]:
         field = self._fields[0]
@@ -152,6 +198,14 @@ class PaymeWebhookHandler(EmbeddedHandler):
         content = result("GetStatement", record)
         hook(self.get_statement, params, content["transactions"])
         return content
+
+
+def _refused_as_there(error: Exception) -> Refusal | None:
+    """What a hook says by an exception of paytechuz's own, where that library is still installed."""
+    for kind in type(error).__mro__:
+        if kind.__module__ == "paytechuz.core.exceptions" and kind.__name__ in _THERE:
+            return _THERE[kind.__name__]()
+    return None
 
 
 @functools.lru_cache(maxsize=64)
