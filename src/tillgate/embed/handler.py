@@ -134,6 +134,10 @@ class EmbeddedHandler:
         """What a new row keeps beside its columns."""
         return {"raw_params": params}
 
+    def payment_number(self, extra_data: Mapping[str, Any]) -> str | None:
+        """The gateway's number of the payer's payment, where a repeat of it may be another transaction."""
+        return None
+
     @property
     def check_hooks(self) -> tuple[Any, ...]:
         """The hooks that `allowed` calls."""

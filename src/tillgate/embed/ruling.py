@@ -182,6 +182,8 @@ class Desk:
         verdict = decide(ask, facts, self.now, _OPENING)
         if isinstance(verdict.outcome, Refusal):
             return Ruling(verdict.outcome)
+        if self._booked_as_another(ask, accounts.key_of(account)):
+            return Ruling(AlreadyPaid())
         assert verdict.change is not None
         row_id = self._insert(ask, verdict.change[1], account)
         if row_id is None:
@@ -218,13 +220,14 @@ class Desk:
         # SQLite's own write lock comes with the guarded update; a hook reads after it. An older row, which
         # nothing guards against a second one for its order, and a look or a note need their turn first.
         sole = isinstance(row, PaymentTransaction) and (row.order_hold or not self.handler.one_time_payment)
-        alone = self.database == "sqlite" and sole
+        numbered = isinstance(ask, Settle) and ask.payment_number is not None
+        alone = self.database == "sqlite" and sole and not numbered
         if isinstance(ask, Note) or (verdict.change is not None and not alone):
             take_turns(self.session, self._key(row.account_id or ""))
             row = self._row(ask.external_id)  # again: it may have moved while we waited for our turn
             if row is None or attempt_of(row) != attempt:
                 raise Moved
-        if isinstance(ask, Settle) and verdict.change is not None and self._bought_twice(row):
+        if isinstance(ask, Settle) and verdict.change is not None and self._bought_twice(row, ask):
             return Ruling(AlreadyPaid())
         self._write(row, verdict)
         if not looking:
@@ -329,12 +332,28 @@ class Desk:
         """What holds or bought a one-time order, whatever the gateway: Click may hold what Payme asks for."""
         return self._seen(statements.OF_ACCOUNT, {"key": key}) if self.handler.one_time_payment else []
 
-    def _bought_twice(self, row: Any) -> bool:
+    def _bought_twice(self, row: Any, ask: Settle) -> bool:
         """Older rows may hold one order several times; ours cannot (`order_hold` is unique)."""
-        if not self.handler.one_time_payment or row.order_hold is not None:
+        if not self.handler.one_time_payment:
+            return self._booked_as_another(ask, row.account_id or "")
+        if row.order_hold is not None:
             return False
         others = self._of_account(row.account_id or "")
         return any(other.id != row.id and other.state in (2, -2) for other in others)
+
+    def _booked_as_another(self, ask: Reserve | Settle, key: str) -> bool:
+        """Whether the payer's payment is booked for this account already, as another transaction: where many
+        payments are taken, its number alone says that it is the same. A repeat comes soon, so that the latest
+        are looked at."""
+        if self.handler.one_time_payment or ask.payment_number is None:
+            return False
+        known = self._seen(statements.BOOKED, {"gateway": self.handler.gateway, "key": key})
+        return any(
+            row.transaction_id != ask.external_id
+            and (ask.amount is None or row.amount_tiyin in (None, ask.amount.minor))
+            and self.handler.payment_number(row.extra_data or {}) == ask.payment_number
+            for row in known
+        )
 
     def _key(self, account_key: str) -> str:
         return f"{self.kind}:{account_key}"

@@ -23,6 +23,14 @@ OF_ACCOUNT: Final = (
     .where(_T.account_id == bindparam("key"), _T.state != _T.CANCELLED_DURING_INIT, _OURS)
     .order_by(_T.id)
 )
+BOOKED: Final = (
+    select(_T.transaction_id, _T.amount_tiyin, _T.extra_data)
+    .where(
+        _T.account_id == bindparam("key"), _T.gateway == bindparam("gateway"), _T.state.in_((2, -2)), _OURS
+    )
+    .order_by(_T.id.desc())
+    .limit(20)
+)
 STATEMENT: Final = (
     select(TABLE)
     .where(_T.gateway == bindparam("gateway"), _T.state != _T.CREATED, _OURS)

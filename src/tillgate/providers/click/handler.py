@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from tillgate.domain.dialogue import Look, Record, Reserve, Settle, Tell, Verdict
-from tillgate.domain.errors import AlreadyClosed, Misconfigured, Refusal, TryLater
+from tillgate.domain.errors import AlreadyClosed, AlreadyPaid, Misconfigured, Refusal, TryLater
 from tillgate.domain.payment import Closed, advance
 from tillgate.domain.record import replace
 from tillgate.embed import UNHEARD, BadSettings, EmbeddedHandler, PaymentTransaction
@@ -121,8 +121,13 @@ class ClickWebhookHandler(EmbeddedHandler):
         outcome = ruling.outcome
         if ruling.moved:  # nothing was settled before this call, also by a clock of whole seconds
             call = replace(call, received_at=0)
-        if isinstance(message, Settle) and isinstance(outcome, AlreadyClosed):
-            why = "Click says that this cancelled transaction was paid"
+        if (
+            isinstance(message, Settle)
+            and isinstance(outcome, AlreadyClosed | AlreadyPaid)
+            and message.linked
+        ):
+            late = isinstance(outcome, AlreadyClosed)
+            why = f"Click says that this {'cancelled' if late else 'second'} transaction was paid"
             await self._desk(params, lambda desk: desk.contradicted(message.external_id, why))
         if isinstance(outcome, Record) and isinstance(message, Look):
             outcome = Record(outcome.attempt)  # the host names its accounts otherwise than Click does
@@ -147,6 +152,13 @@ class ClickWebhookHandler(EmbeddedHandler):
         # less the signature: it is a hash over the key, and the key is short
         raw = {name: value for name, value in params.items() if name != "sign_string"}
         return {"raw_params": raw, "merchant_trans_id": ask.reference}
+
+    def payment_number(self, extra_data: Mapping[str, Any]) -> str | None:
+        raw = extra_data.get("raw_params")
+        kept = extra_data.get("click_paydoc_id") or (
+            raw.get("click_paydoc_id") if isinstance(raw, dict) else None
+        )
+        return None if kept is None else str(kept)
 
 
 class ClickDesk(Desk):

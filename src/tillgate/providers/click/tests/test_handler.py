@@ -23,6 +23,7 @@ from tillgate.domain.errors import Misconfigured
 from tillgate.embed import PaymentTransaction
 from tillgate.providers.click.conformance import CONFORMANCE, target
 from tillgate.providers.click.handler import ClickWebhookHandler
+from tillgate.providers.click.request import prepare_id
 from tillgate.providers.click.simulator import FAULTS, ClickSimulator
 from tillgate.spi import Inbound
 
@@ -258,6 +259,23 @@ async def test_an_account_takes_any_amount_many_times(shop: Any) -> None:
         for amount in ("1.15", "19.99", "0.01"):
             assert (await payer.pay("2", amount)).status == "paid"
     assert [row[2] for row in await shop.rows()] == [115, 1999, 1]
+
+
+async def test_one_payment_on_an_account_is_booked_once_whatever_attempt_it_comes_as(shop: Any) -> None:
+    """Where many payments are taken, Click's number of the payment alone says that it is the same one."""
+    shop.options["one_time_payment"] = False
+    async with click(shop) as payer:
+        first, early, late = (payer.open("3", 1_500_050) for _ in range(3))
+        early.paydoc_id = late.paydoc_id = first.paydoc_id
+        for one in (first, early):
+            assert (await payer.wire.shop(payer.fields(one, 0))).code == 0
+            one.prepare_id = prepare_id(one.trans_id, "3")
+        assert (await payer.wire.shop(payer.fields(first, 1))).code == 0
+        assert (await payer.wire.shop(payer.fields(late, 0))).code == -4
+        assert (await payer.wire.shop(payer.fields(early, 1))).code == -4
+        assert (HOOKS["paid", "3"], HOOKS["review", "3"]) == (1, 1)
+        assert (await payer.pay("3", "15000.50")).status == "paid"  # another payment
+    assert HOOKS["paid", "3"] == 2
 
 
 async def test_a_row_that_another_library_prepared_is_completed(shop: Any) -> None:
