@@ -80,3 +80,21 @@ async def test_a_reference_and_a_key_make_one_link(shop: Client) -> None:
 async def test_what_makes_no_link_is_refused(shop: Client, changed: dict[str, Any], param: str) -> None:
     refused = await shop.ask("POST", "/v1/payment-links", {"title": "T", "currency": "IDR", **changed})
     assert (refused.status, refused.json["param"]) == (400, param), refused.body
+
+
+async def test_of_a_links_payments_one_order_is_found(shop: Client) -> None:
+    """Who looks for one order must not be shown another's payment, which may be paid."""
+    link = (await shop.ask("POST", "/v1/payment-links", OPEN)).json
+    page = f"/l/{link['url'].rpartition('/l/')[2]}"
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+    for use in ("first", "second"):
+        body = f"use=form-number-{use}&channel=gopay&amount=20000"
+        sent = await shop.ask("POST", page, raw=body.encode(), headers=form, token="")
+        assert sent.status in (200, 303), sent.body
+    of_link = f"/v1/payments?payment_link={link['id']}"
+    both = (await shop.ask("GET", of_link)).json["data"]
+    assert len(both) == 2
+    for one in both:
+        found = (await shop.ask("GET", f"{of_link}&order_id={one['order_id']}")).json["data"]
+        assert [each["id"] for each in found] == [one["id"]]
+    assert (await shop.ask("GET", f"{of_link}&order_id=another")).json["data"] == []
