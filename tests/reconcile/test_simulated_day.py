@@ -109,9 +109,10 @@ class Day:
         await asyncio.sleep(0.05)
         await self.shop.settle(s=61)
         await self.shop.settle(s=1_800)
-        await each([one for one in orders if one.life in ("after_expiry", "untold")], self.act)
+        await each([one for one in orders if one.life == "after_expiry"], self.act)
         await self.shop.settle()
-        self.shop.clock.on(s=600)
+        await self.shop.settle(s=600)  # what was given up is looked at for a last time
+        await each([one for one in orders if one.life == "untold"], self.act)
 
     async def open(self, one: Order) -> None:
         one.opened = await self.shop.open(

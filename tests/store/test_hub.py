@@ -304,6 +304,7 @@ async def test_what_was_unsure_past_its_time_and_turns_out_to_be_open_expires(
     assert (await payment(till, late)).late
     await on(till, clock, s=901)
     assert (await payment(till, early)).status == "expired"
+    await on(till, clock, s=7_300)  # what is given up is looked at for a last time
     assert await due(till) == []
 
 
