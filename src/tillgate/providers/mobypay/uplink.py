@@ -81,6 +81,10 @@ class Hub:
                 allow_redirects=False,
             ) as reply:
                 raw = await reply.content.read(LARGEST_ANSWER)
+                while raw and len(raw) < LARGEST_ANSWER:  # an answer may come in pieces
+                    if not (piece := await reply.content.read(LARGEST_ANSWER - len(raw))):
+                        break
+                    raw += piece
                 status = reply.status
             if status == 200:
                 return msgspec.json.decode(raw, type=answer)
