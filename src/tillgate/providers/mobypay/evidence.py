@@ -127,7 +127,8 @@ def _reader(message: messages.Message) -> Callable[[Payment], Happening]:
                 return lifecycle.classify(payment, message), message, None
             case messages.TerminalError():
                 return Fact.ERROR, None, message.message
-        return Fact.ACK, None, None
+        assert isinstance(message, messages.Ack), "a kiosk's link lets through what terminals say only"
+        return lifecycle.answered(payment, message), None, None
 
     return read
 
