@@ -354,6 +354,36 @@ async def test_a_payment_made_after_midnight_in_india_is_found(world: World) -> 
     assert isinstance(looked.facts[0], Paid)
 
 
+async def test_a_failed_try_before_midnight_does_not_hide_the_success_after_it(world: World) -> None:
+    created = datetime(2026, 11, 20, 18, 20, tzinfo=UTC)  # 23:50 there
+    at = int(created.timestamp() * 1000)
+    world.simulator.gateway._now = lambda: created + timedelta(minutes=2)
+    order, token = await started(world, created_at=at, expires_at=at + 900_000)
+    await world.pay(token, outcome="failed")
+    looked = await world.connector.look(order, world.send)  # tomorrow has not begun: nothing is asked of it
+    assert looked is not None
+    assert isinstance(looked.facts[0], Closed)
+    world.simulator.gateway._now = lambda: created + timedelta(minutes=12)
+    done = await world.pay(token)
+    for settled in ("success", "reversed"):
+        await world.sim("settle", merchTxnId=order.operation_id, outcome=settled)
+        looked = await world.connector.look(order, world.send)
+        assert looked is not None
+        assert isinstance(looked.facts[0], Paid)
+        assert looked.facts[0].total_minor == 31_900
+        assert looked.facts[0].external_id == done["transaction"]["atomTxnId"]
+    assert looked.facts[1:] == (Reversed(31_900),)
+
+
+async def test_a_clock_that_is_ahead_is_told_from_a_day_that_has_not_begun(world: World) -> None:
+    at = int(datetime(2026, 11, 20, 18, 20, tzinfo=UTC).timestamp() * 1000)
+    world.simulator.gateway._now = lambda: datetime(2026, 11, 20, 18, 20, tzinfo=UTC)
+    order, _ = await started(world, created_at=at, expires_at=at + 900_000)
+    world.simulator.gateway._now = lambda: datetime(2026, 11, 19, 18, 20, tzinfo=UTC)
+    with pytest.raises(Declined, match="OTS0639"):
+        await world.connector.look(order, world.send)
+
+
 async def test_a_payment_at_night_in_utc_is_asked_for_under_its_indian_date(world: World) -> None:
     created = datetime(2026, 11, 20, 20, 0, tzinfo=UTC)  # 01:30 on the 21st there
     world.simulator.gateway._now = lambda: created
