@@ -78,8 +78,8 @@ from tillgate.spi import (
 MAX_BODY: Final = envelope.MAX_HEX + 4_096
 _UNIFORM: Final = "The message cannot be accepted."
 _LATE_MS: Final = 3_600_000
-_DONE: Final = ("PROCESSED", "SUCCESS", "COMPLETED", "REFUNDED")
-_REFUSED: Final = ("FAILED", "REJECTED")
+_DONE: Final = frozenset({"PROCESSED", "SUCCESS", "SUCCESSFUL", "COMPLETED", "REFUNDED"})
+_REFUSED: Final = frozenset({"FAILED", "REJECTED"})
 
 
 class AtomPay:
@@ -413,10 +413,11 @@ def _event_id(report: Report) -> str:
 
 
 def _refund_fact(items: Sequence[Mapping[str, Any]], expected: int) -> RefundFact:
-    """By the gateway's free-text remark, of which only REFUND INITIATED is documented."""
-    remarks = [wire.text(item.get("remarks")).upper() for item in items]
-    done = [any(word in remark for word in _DONE) for remark in remarks]
-    refused = [any(word in remark for word in _REFUSED) for remark in remarks]
+    """By the gateway's free-text remark, of which only REFUND INITIATED is documented. By the whole of it:
+    "not processed" holds the word as well. What we do not know is pending."""
+    remarks = [" ".join(wire.text(item.get("remarks")).upper().split()) for item in items]
+    done = [remark.removeprefix("REFUND ") in _DONE for remark in remarks]
+    refused = [remark.removeprefix("REFUND ") in _REFUSED for remark in remarks]
     if len(items) < expected or (any(refused) and not all(refused)):
         return RefundAnswerLost()  # a part of it stands otherwise than the rest: for an operator
     if all(refused):

@@ -18,6 +18,7 @@ from tillgate.domain.payment import (
     Paid,
     RefundAccepted,
     RefundAnswerLost,
+    RefundFact,
     RefundFailed,
     RefundSucceeded,
     Reversed,
@@ -455,11 +456,42 @@ async def test_partial_refunds_have_lives_of_their_own(world: World, paid: Order
         await world.connector.refund(refund(paid, "100.00", number), world.send)
     with pytest.raises(Declined, match="OTS0600"):
         await world.connector.refund(refund(paid, "19.01", 4), world.send)
-    await world.sim("refund", prodRefundId="refund-2", remarks="REJECTED BY BANK")
+    await world.sim("refund", prodRefundId="refund-2", remarks="Refund Rejected")
     looked = await world.connector.look_refund(refund(paid, "100.00", 2), world.send)
     assert looked is not None
-    assert looked.facts == (RefundFailed("REJECTED BY BANK"),)
+    assert looked.facts == (RefundFailed("REFUND REJECTED"),)
     assert await world.connector.look_refund(refund(paid, "1.00", 9), world.send) is None
+
+
+@pytest.mark.parametrize(
+    ("remark", "fact"),
+    [
+        ("REFUND PROCESSED", RefundSucceeded),
+        ("Refund  processed ", RefundSucceeded),
+        ("PROCESSED", RefundSucceeded),
+        ("SUCCESS", RefundSucceeded),
+        ("REFUND SUCCESSFUL", RefundSucceeded),
+        ("REFUND COMPLETED", RefundSucceeded),
+        ("REFUNDED", RefundSucceeded),
+        ("FAILED", RefundFailed),
+        ("REFUND REJECTED", RefundFailed),
+        ("REFUND UNSUCCESSFUL", RefundAccepted),
+        ("NOT PROCESSED", RefundAccepted),
+        ("NOT REFUNDED", RefundAccepted),
+        ("TO BE PROCESSED IN 5 DAYS", RefundAccepted),
+        ("NOT YET FAILED", RefundAccepted),
+        ("PROCESSED, THEN FAILED", RefundAccepted),
+        ("", RefundAccepted),
+    ],
+)
+async def test_only_whole_remarks_settle_a_refund(
+    world: World, paid: Order, remark: str, fact: type[RefundFact]
+) -> None:
+    await world.connector.refund(refund(paid), world.send)
+    await world.sim("refund", prodRefundId="refund-1", remarks=remark)
+    looked = await world.connector.look_refund(refund(paid), world.send)
+    assert looked is not None
+    assert isinstance(looked.facts[0], fact)
 
 
 async def test_a_lost_answer_is_unsure_and_the_status_says_that_it_arrived(world: World, paid: Order) -> None:
