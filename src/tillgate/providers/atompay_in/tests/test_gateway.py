@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tillgate.domain.dialogue import Hint, Tell
 from tillgate.domain.errors import Declined, Unreachable, Unsure
@@ -560,3 +562,22 @@ def test_shares_add_up_and_never_pass_what_a_product_was_paid(part: int) -> None
     assert sum(share.amount_minor for share in shares) == part
     assert all(0 < share.amount_minor <= paid[share.name] for share in shares)
     assert len({share.id for share in shares}) == len(shares)
+
+
+@given(st.lists(st.integers(1, 5_000), min_size=2, max_size=6), st.lists(st.integers(1, 3_000), max_size=12))
+def test_parts_of_a_split_payment_add_up_to_what_each_product_was_paid(
+    amounts: list[int], parts: list[int]
+) -> None:
+    lines = [{"name": str(n), "amount": f"{minor / 100:.2f}"} for n, minor in enumerate(amounts)]
+    whole = order(amount=Money(sum(amounts), "INR"), metadata={"products": lines})
+    back, before = dict.fromkeys(map(str, range(len(amounts))), 0), 0
+    for n, part in enumerate([*parts, sum(amounts)]):  # the last takes what is left
+        part = min(part, sum(amounts) - before)
+        shares = refund_lines(RefundOrder(f"r{n}", whole, Money(part, "INR"), "", None, before), config())
+        assert sum(share.amount_minor for share in shares) == part
+        for share in shares:
+            assert share.amount_minor > 0
+            back[share.name] += share.amount_minor
+            assert back[share.name] <= amounts[int(share.name)]
+        before += part
+    assert list(back.values()) == amounts
