@@ -94,6 +94,7 @@ class RefundOrder:
     amount: Money
     reason: str
     external_id: str | None = None
+    before_minor: int = 0  # what was asked back through the same attempt before it, and had not failed
 
 
 @record

@@ -243,7 +243,7 @@ class Kit:
             return_url=f"{self.public_url}/pay/{payment.id}",
         )
 
-    def refund_order(
+    async def refund_order(
         self, payment: Payment, attempt: Attempt, refund: Refund, account: Account
     ) -> RefundOrder:
         return RefundOrder(
@@ -252,6 +252,19 @@ class Kit:
             amount=Money(refund.amount_minor, refund.currency),
             reason=refund.reason,
             external_id=refund.external_id,
+            before_minor=await self._asked_before(attempt, refund),
+        )
+
+    async def _asked_before(self, attempt: Attempt, refund: Refund) -> int:
+        """The same whenever it is asked: of what was opened earlier, all that had not failed by then."""
+        if refund.amount_minor >= attempt.paid_minor:
+            return 0  # it is the whole, so there was none
+        return sum(
+            one.amount_minor
+            for one in await self.reads.refunds(refund.payment_id)
+            if one.attempt_id == refund.attempt_id
+            and (one.created_at, one.id) < (refund.created_at, refund.id)
+            and not (one.phase == "failed" and one.done_at and one.done_at <= refund.created_at)
         )
 
     async def out(self, call: HttpCall) -> HttpReply:

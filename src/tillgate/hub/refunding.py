@@ -235,7 +235,7 @@ class Refunding:
     ) -> None:
         """Due work `look_refund`."""
         connector = self._kit.connector(account)
-        order = self._kit.refund_order(payment, attempt, refund, account)
+        order = await self._kit.refund_order(payment, attempt, refund, account)
         again, in_vain = self._kit.clock() + patience_ms(due.tries), False
         if isinstance(connector, Looks):
             try:
@@ -262,7 +262,7 @@ class Refunding:
         due: Due,
     ) -> None:
         connector = self._kit.connector(account)
-        order = self._kit.refund_order(payment, attempt, refund, account)
+        order = await self._kit.refund_order(payment, attempt, refund, account)
         now = self._kit.clock()
         soon = now + min(max((now - refund.created_at) // 4, 5_000), 1_800_000)
         fact: RefundFact | None

@@ -42,8 +42,8 @@ def contents(query: str, name: str, hash_keys: Iterable[str]) -> dict[str, Any] 
     """What a link of ours says; None for any other."""
     if len(query) > _MAX_LINK:
         return None
-    token = parse_qs(query, max_num_fields=20).get(name, [""])[0]
     try:
+        token = parse_qs(query, max_num_fields=20).get(name, [""])[0]
         sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except ValueError:
         return None

@@ -57,6 +57,9 @@ CODES: Final[dict[str, tuple[Outcome, str]]] = {
 }
 """Codes OTS0601 to OTS0636 that are not named are the checkout page's validation: failed."""
 
+NOT_YET: Final = "OTS0639"
+"""What a requery under a date in the future is told."""
+
 CANCELLED: Final = "cancelTransaction"
 TIMED_OUT: Final = "sessionTimeout"
 WORDS: Final = frozenset({CANCELLED, TIMED_OUT})

@@ -78,8 +78,8 @@ from tillgate.spi import (
 MAX_BODY: Final = envelope.MAX_HEX + 4_096
 _UNIFORM: Final = "The message cannot be accepted."
 _LATE_MS: Final = 3_600_000
-_DONE: Final = ("PROCESSED", "SUCCESS", "COMPLETED", "REFUNDED")
-_REFUSED: Final = ("FAILED", "REJECTED")
+_DONE: Final = frozenset({"PROCESSED", "SUCCESS", "SUCCESSFUL", "COMPLETED", "REFUNDED"})
+_REFUSED: Final = frozenset({"FAILED", "REJECTED"})
 
 
 class AtomPay:
@@ -245,11 +245,14 @@ class AtomPay:
         None: there is no such transaction, and no payer was ever shown its token.
         Raises `Declined` where the gateway refuses the question, `Unsure` where its reply cannot be read.
         """
+        found: list[Report] = []
         for day in wire.days(order.created_at, order.expires_at + _LATE_MS):
-            found = await self._requery(order, day, send)
-            if found:
-                facts = _facts(found, order.amount)
-                return Tell(facts, operation_id=order.operation_id, details=messages.details(found))
+            found += await self._requery(order, day, send)
+            if _successes(found):
+                break  # else a try before midnight must not hide the success behind it
+        if found:
+            facts = _facts(found, order.amount)
+            return Tell(facts, operation_id=order.operation_id, details=messages.details(found))
         # No data is no failure: the payer may hold the token and not have begun.
         return Tell((), operation_id=order.operation_id) if order.show else None
 
@@ -269,6 +272,8 @@ class AtomPay:
             return known
         code = ours[0].status if ours else messages.status_code(reply)
         if outcome(code) is Outcome.NO_DATA:
+            return []
+        if code == codes.NOT_YET and day > wire.day(order.created_at).isoformat():
             return []
         if outcome(code) is Outcome.OUR_REQUEST:
             raise Declined(f"AtomPay refused the requery: {explain(code)}")
@@ -372,8 +377,7 @@ def _facts(found: Sequence[Report], due: Money | None = None) -> tuple[Fact, ...
     def of(meaning: Outcome) -> list[Report]:
         return [report for report in found if outcome(report.status) is meaning]
 
-    paid = [r for r in of(Outcome.PAID) if r.sub_channel != codes.CHALLAN or r.bank_txn_id]
-    if paid:
+    if paid := _successes(found):
         return (_paid(paid, due),)
     if gone := of(Outcome.REVERSED):
         money = _paid(gone, due)
@@ -381,6 +385,12 @@ def _facts(found: Sequence[Report], due: Money | None = None) -> tuple[Fact, ...
     if of(Outcome.PENDING) or of(Outcome.PAID):
         return (Accepted(),)
     return (Closed("failed", explain(of(Outcome.FAILED)[0].status)),)
+
+
+def _successes(found: Sequence[Report]) -> list[Report]:
+    """A challan is a success once a bank's reference says that it was paid, too."""
+    paid = [report for report in found if outcome(report.status) is Outcome.PAID]
+    return [report for report in paid if report.sub_channel != codes.CHALLAN or report.bank_txn_id]
 
 
 def _paid(found: Sequence[Report], due: Money | None) -> Paid:
@@ -403,10 +413,11 @@ def _event_id(report: Report) -> str:
 
 
 def _refund_fact(items: Sequence[Mapping[str, Any]], expected: int) -> RefundFact:
-    """By the gateway's free-text remark, of which only REFUND INITIATED is documented."""
-    remarks = [wire.text(item.get("remarks")).upper() for item in items]
-    done = [any(word in remark for word in _DONE) for remark in remarks]
-    refused = [any(word in remark for word in _REFUSED) for remark in remarks]
+    """By the gateway's free-text remark, of which only REFUND INITIATED is documented. By the whole of it:
+    "not processed" holds the word as well. What we do not know is pending."""
+    remarks = [" ".join(wire.text(item.get("remarks")).upper().split()) for item in items]
+    done = [remark.removeprefix("REFUND ") in _DONE for remark in remarks]
+    refused = [remark.removeprefix("REFUND ") in _REFUSED for remark in remarks]
     if len(items) < expected or (any(refused) and not all(refused)):
         return RefundAnswerLost()  # a part of it stands otherwise than the rest: for an operator
     if all(refused):

@@ -9,6 +9,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import msgspec
@@ -180,23 +181,32 @@ class RefundLine:
 
 
 def refund_lines(order: RefundOrder, config: Config) -> tuple[RefundLine, ...]:
-    """The refund over the payment's products, in proportion to what each was paid; odd paise first to last.
+    """The refund over the payment's products, in proportion to what each was paid.
 
-    A refund names no product, so a part of a split payment comes back from all of them alike.
+    A refund names no product, so a part of a split payment comes back from all of them alike. Each gives what
+    brings it from its share of all that was asked back before to its share of that and this, so that refunds
+    of the whole payment give back of each product what it was paid, however they were cut.
     """
     paid = products(order.payment, config)
     if len(paid) == 1:
         return (RefundLine(order.operation_id, paid[0].name, order.amount.minor),)
-    whole, part = order.payment.amount.minor, order.amount.minor
-    shares = [line.amount_minor * part // whole for line in paid]
-    for n, line in enumerate(paid):
-        more = min(part - sum(shares), line.amount_minor - shares[n], 1)
-        shares[n] += more
+    amounts = [line.amount_minor for line in paid]
+    before = _shares(amounts, order.before_minor)
+    after = _shares(amounts, order.before_minor + order.amount.minor)
     return tuple(
-        RefundLine(f"{order.operation_id}-{n}", line.name, share)
-        for n, (line, share) in enumerate(zip(paid, shares, strict=True), 1)
-        if share
+        RefundLine(f"{order.operation_id}-{n}", line.name, then - now)
+        for n, (line, now, then) in enumerate(zip(paid, before, after, strict=True), 1)
+        if then > now
     )
+
+
+def _shares(amounts: Sequence[int], part: int) -> list[int]:
+    """A part of the sum of `amounts` over them, by d'Hondt: of a larger part none of them gets less."""
+    whole = sum(amounts)
+    shares = [amount * part // whole for amount in amounts]
+    for _ in range(part - sum(shares)):
+        shares[max(range(len(amounts)), key=lambda n: Fraction(amounts[n], shares[n] + 1))] += 1
+    return shares
 
 
 # --- what we read -------------------------------------------------------------------------------------------

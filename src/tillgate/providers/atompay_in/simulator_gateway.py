@@ -116,6 +116,8 @@ class Gateway:
         parts = [merch_id, *secret, txn, amount, pay["txnCurrency"], *tail]
         if not same(pay.get("signature"), signature(self.keys["req_hash"], parts)):
             return self._sealed(error("OTS0506"), merch_id)
+        if merchant["merchTxnDate"] > self._stamp()[:10]:
+            return self._sealed(error("OTS0639"), merch_id)
         found = [
             transaction
             for transaction in self.state["transactions"]

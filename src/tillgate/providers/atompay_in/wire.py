@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +29,8 @@ def loads(data: bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except InvalidOperation:
+        raise ValueError("an exponent without measure") from None
 
 
 def dumps(message: Any) -> bytes:

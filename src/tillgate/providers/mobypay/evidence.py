@@ -36,8 +36,7 @@ class Evidence:
             await self._set_aside(alert, connection, received, txn_id, impostor.kind)
             return
         if older is not None:
-            older.close("the terminal has connected anew")
-            await self.lost(older)
+            await self.superseded(older)
         await self._watch_clock(terminal, received)
         if txn_id is None:
             return  # it showed who it is; there is nothing in it to keep
@@ -72,6 +71,11 @@ class Evidence:
             f"{name}: a signed {refusal.payload.get('type')!s:.40} was not acted on ({refusal.detail[:200]})."
         )
         await self._steps.alarm(Alert(kind, text), txn_id, name, kept)
+
+    async def superseded(self, older: Connection) -> None:
+        """The terminal is on another connection now, so it is cut off from this one."""
+        older.close("the terminal has connected anew")
+        await self.lost(older)
 
     async def lost(self, connection: Connection) -> None:
         """A connection ended. The payment that was on it is unknown now."""
@@ -127,7 +131,8 @@ def _reader(message: messages.Message) -> Callable[[Payment], Happening]:
                 return lifecycle.classify(payment, message), message, None
             case messages.TerminalError():
                 return Fact.ERROR, None, message.message
-        return Fact.ACK, None, None
+        assert isinstance(message, messages.Ack), "a kiosk's link lets through what terminals say only"
+        return lifecycle.answered(payment, message), None, None
 
     return read
 

@@ -38,7 +38,8 @@ class Fact(StrEnum):
     """What can happen to a payment."""
 
     NOT_SENT = "not_sent"  # we know that no byte of the request left us
-    ACK = "ack"
+    ACK = "ack"  # of the request or of a plan's choice
+    CANCEL_ACK = "cancel_ack"
     PLANS = "plans"
     PLAN_CHOSEN = "plan_chosen"
     CANCEL_ASKED = "cancel_asked"
@@ -152,7 +153,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference: str | None = None
     hub_attempt: str | None = None
     """The hub's name for it, where the hub asked for it."""
-    acked: bool = False
+    acks_due: int = 1
+    """Which the terminal owes for the request and for plans that were chosen, so ahead of a cancel's."""
     cancel_asked_ms: int | None = None
     cancel_acked: bool = False
     plans: str | None = None
@@ -198,6 +200,15 @@ def classify(payment: Payment, result: messages.TransactionResult) -> Fact:
     if known and result.transaction_id and known != result.transaction_id:
         return Fact.MISMATCH
     return Fact.SUCCESS
+
+
+def answered(payment: Payment, ack: messages.Ack) -> Fact:
+    """Which fact an ack is. A terminal acknowledges in the order in which it was asked, and a cancel is asked
+    last: as long as anything before it is due an ack, no ack is the cancel's, and the ack of a plan never is.
+    """
+    if payment.cancel_asked_ms is None or payment.acks_due or ack.status not in messages.CANCEL_ACK_STATUSES:
+        return Fact.ACK
+    return Fact.CANCEL_ACK
 
 
 def _same(payment: Payment, result: messages.TransactionResult) -> bool:
@@ -275,12 +286,12 @@ def _remember(
 ) -> Payment:
     replace = msgspec.structs.replace
     match fact:
-        case Fact.ACK if payment.acked and payment.cancel_asked_ms is not None:
-            return replace(payment, cancel_acked=True)  # the first ack was for the request
         case Fact.ACK:
-            return replace(payment, acked=True)
+            return replace(payment, acks_due=max(payment.acks_due - 1, 0))
+        case Fact.CANCEL_ACK:
+            return replace(payment, cancel_acked=True)
         case Fact.PLAN_CHOSEN:
-            return replace(payment, plan_id=note)
+            return replace(payment, plan_id=note, acks_due=payment.acks_due + 1)
         case Fact.CANCEL_ASKED:
             return replace(payment, cancel_asked_ms=payment.cancel_asked_ms or now_ms)
         case Fact.ERROR if payment.state is not State.SUCCEEDED:
@@ -290,7 +301,8 @@ def _remember(
     if told is None:
         return payment
     if fact is Fact.PLANS:
-        return replace(payment, plans=told.plans or payment.plans, acked=True)
+        # A terminal that offers plans behind its ack of the cancel has not stopped.
+        return replace(payment, plans=told.plans or payment.plans, cancel_acked=False)
     if payment.state in (State.SUCCEEDED, State.REQUIRES_REVIEW) and payment.told_status is not None:
         # A repeat fills gaps and overwrites nothing; what contradicts it stands in the frames and the alerts.
         return replace(

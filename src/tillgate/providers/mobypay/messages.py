@@ -103,6 +103,8 @@ WIRE_NAMES: dict[type, str] = {
 SUCCESS_STATUSES = frozenset({"success", "approved"})
 FAILURE_STATUSES = frozenset({"failed"})
 PLANS_STATUS = "ipp_plans"
+CANCEL_ACK_STATUSES = frozenset({"received", "processing", ""})
+"""What an ack of a cancel may say: the document's words, or nothing. Any other is no promise to stop."""
 LONGEST_TEXT = 512
 LONGEST_ID = 128
 

@@ -1,7 +1,7 @@
 """Ringgit on the wire and at the counter, counted in whole sen (int). No float ever holds an amount."""
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Literal
 
 from tillgate.providers.mobypay.errors import BadAmount
@@ -64,10 +64,15 @@ def wire_amount(amount_sen: int, form: AmountForm = "decimal") -> bytes:
 
 
 def sen_of(lexeme: str) -> int | None:
-    """Sen in a JSON number, read from its digits. None when it is not a whole number of sen, or absurd."""
+    """Sen in a JSON number, read from its digits. None when it is not a whole number of sen, absurd, or no
+    number at all, as what a terminal told us may be.
+    """
     if len(lexeme) > _LONGEST_LEXEME:
         return None
-    sign, digits, exponent = Decimal(lexeme).as_tuple()
+    try:
+        sign, digits, exponent = Decimal(lexeme).as_tuple()
+    except InvalidOperation:
+        return None
     if not isinstance(exponent, int) or abs(exponent) > _LONGEST_LEXEME:
         return None
     value: int = int("".join(map(str, digits)))

@@ -186,9 +186,11 @@ class KioskServer:
         link = Link(Role.KIOSK, keys, self.kiosk.nonces, sender=self.config.kiosk_id)
         connection = TcpConnection(next(self._numbers), address, link, writer, limits)
         self._connections[connection.number] = connection
-        self.terminals.opened(connection, terminal, proven=named is not None)
+        older = self.terminals.opened(connection, terminal, proven=named is not None)
         self.kiosk.show("terminal", f"{address}: connected", _name(connection))
         try:
+            if older is not None:
+                await self.kiosk.evidence.superseded(older)
             await self._read(connection, reader)
         finally:
             connection.close("it ended")

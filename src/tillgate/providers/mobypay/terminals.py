@@ -119,8 +119,11 @@ class Terminals:
         keys = [terminal.key for terminal in self._enrolled() if terminal.port is None]
         return keys if self.shared is None else [*keys, self.shared]
 
-    def opened(self, connection: Connection, owner: Terminal | None, *, proven: bool) -> None:
-        """A connection began; `owner` is known from its port or, `proven`, from its certificate."""
+    def opened(self, connection: Connection, owner: Terminal | None, *, proven: bool) -> Connection | None:
+        """A connection began; `owner` is known from its port or, `proven`, from its certificate.
+
+        The older connection of the same terminal, if a proven one supersedes it.
+        """
         self._connections[connection.number] = connection
         connection.identified = proven
         if owner is None and connection.link.key is not None and connection.link.key is not self.shared:
@@ -128,10 +131,14 @@ class Terminals:
         if owner is None and connection.link.key is not None:  # it can only hold the shared secret
             owner = self._nameless()
         connection.terminal = owner
-        if owner is not None:
-            connection.link.amount_form = owner.amount_form
-            if proven or not owner.connected:
-                owner.connection = connection
+        if owner is None:
+            return None
+        connection.link.amount_form = owner.amount_form
+        older = owner.connection if owner.connected else None
+        if older is not None and not proven:
+            return None
+        owner.connection = connection
+        return older
 
     def heard(self, connection: Connection, received: Received) -> tuple[Terminal, Connection | None]:
         """Who signed a message, and the older connection of the same terminal, if it is thereby superseded.

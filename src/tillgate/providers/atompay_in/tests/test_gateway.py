@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tillgate.domain.dialogue import Hint, Tell
 from tillgate.domain.errors import Declined, Unreachable, Unsure
@@ -18,6 +20,7 @@ from tillgate.domain.payment import (
     Paid,
     RefundAccepted,
     RefundAnswerLost,
+    RefundFact,
     RefundFailed,
     RefundSucceeded,
     Reversed,
@@ -354,6 +357,36 @@ async def test_a_payment_made_after_midnight_in_india_is_found(world: World) -> 
     assert isinstance(looked.facts[0], Paid)
 
 
+async def test_a_failed_try_before_midnight_does_not_hide_the_success_after_it(world: World) -> None:
+    created = datetime(2026, 11, 20, 18, 20, tzinfo=UTC)  # 23:50 there
+    at = int(created.timestamp() * 1000)
+    world.simulator.gateway._now = lambda: created + timedelta(minutes=2)
+    order, token = await started(world, created_at=at, expires_at=at + 900_000)
+    await world.pay(token, outcome="failed")
+    looked = await world.connector.look(order, world.send)  # tomorrow has not begun: nothing is asked of it
+    assert looked is not None
+    assert isinstance(looked.facts[0], Closed)
+    world.simulator.gateway._now = lambda: created + timedelta(minutes=12)
+    done = await world.pay(token)
+    for settled in ("success", "reversed"):
+        await world.sim("settle", merchTxnId=order.operation_id, outcome=settled)
+        looked = await world.connector.look(order, world.send)
+        assert looked is not None
+        assert isinstance(looked.facts[0], Paid)
+        assert looked.facts[0].total_minor == 31_900
+        assert looked.facts[0].external_id == done["transaction"]["atomTxnId"]
+    assert looked.facts[1:] == (Reversed(31_900),)
+
+
+async def test_a_clock_that_is_ahead_is_told_from_a_day_that_has_not_begun(world: World) -> None:
+    at = int(datetime(2026, 11, 20, 18, 20, tzinfo=UTC).timestamp() * 1000)
+    world.simulator.gateway._now = lambda: datetime(2026, 11, 20, 18, 20, tzinfo=UTC)
+    order, _ = await started(world, created_at=at, expires_at=at + 900_000)
+    world.simulator.gateway._now = lambda: datetime(2026, 11, 19, 18, 20, tzinfo=UTC)
+    with pytest.raises(Declined, match="OTS0639"):
+        await world.connector.look(order, world.send)
+
+
 async def test_a_payment_at_night_in_utc_is_asked_for_under_its_indian_date(world: World) -> None:
     created = datetime(2026, 11, 20, 20, 0, tzinfo=UTC)  # 01:30 on the 21st there
     world.simulator.gateway._now = lambda: created
@@ -425,11 +458,42 @@ async def test_partial_refunds_have_lives_of_their_own(world: World, paid: Order
         await world.connector.refund(refund(paid, "100.00", number), world.send)
     with pytest.raises(Declined, match="OTS0600"):
         await world.connector.refund(refund(paid, "19.01", 4), world.send)
-    await world.sim("refund", prodRefundId="refund-2", remarks="REJECTED BY BANK")
+    await world.sim("refund", prodRefundId="refund-2", remarks="Refund Rejected")
     looked = await world.connector.look_refund(refund(paid, "100.00", 2), world.send)
     assert looked is not None
-    assert looked.facts == (RefundFailed("REJECTED BY BANK"),)
+    assert looked.facts == (RefundFailed("REFUND REJECTED"),)
     assert await world.connector.look_refund(refund(paid, "1.00", 9), world.send) is None
+
+
+@pytest.mark.parametrize(
+    ("remark", "fact"),
+    [
+        ("REFUND PROCESSED", RefundSucceeded),
+        ("Refund  processed ", RefundSucceeded),
+        ("PROCESSED", RefundSucceeded),
+        ("SUCCESS", RefundSucceeded),
+        ("REFUND SUCCESSFUL", RefundSucceeded),
+        ("REFUND COMPLETED", RefundSucceeded),
+        ("REFUNDED", RefundSucceeded),
+        ("FAILED", RefundFailed),
+        ("REFUND REJECTED", RefundFailed),
+        ("REFUND UNSUCCESSFUL", RefundAccepted),
+        ("NOT PROCESSED", RefundAccepted),
+        ("NOT REFUNDED", RefundAccepted),
+        ("TO BE PROCESSED IN 5 DAYS", RefundAccepted),
+        ("NOT YET FAILED", RefundAccepted),
+        ("PROCESSED, THEN FAILED", RefundAccepted),
+        ("", RefundAccepted),
+    ],
+)
+async def test_only_whole_remarks_settle_a_refund(
+    world: World, paid: Order, remark: str, fact: type[RefundFact]
+) -> None:
+    await world.connector.refund(refund(paid), world.send)
+    await world.sim("refund", prodRefundId="refund-1", remarks=remark)
+    looked = await world.connector.look_refund(refund(paid), world.send)
+    assert looked is not None
+    assert isinstance(looked.facts[0], fact)
 
 
 async def test_a_lost_answer_is_unsure_and_the_status_says_that_it_arrived(world: World, paid: Order) -> None:
@@ -498,3 +562,22 @@ def test_shares_add_up_and_never_pass_what_a_product_was_paid(part: int) -> None
     assert sum(share.amount_minor for share in shares) == part
     assert all(0 < share.amount_minor <= paid[share.name] for share in shares)
     assert len({share.id for share in shares}) == len(shares)
+
+
+@given(st.lists(st.integers(1, 5_000), min_size=2, max_size=6), st.lists(st.integers(1, 3_000), max_size=12))
+def test_parts_of_a_split_payment_add_up_to_what_each_product_was_paid(
+    amounts: list[int], parts: list[int]
+) -> None:
+    lines = [{"name": str(n), "amount": f"{minor / 100:.2f}"} for n, minor in enumerate(amounts)]
+    whole = order(amount=Money(sum(amounts), "INR"), metadata={"products": lines})
+    back, before = dict.fromkeys(map(str, range(len(amounts))), 0), 0
+    for n, part in enumerate([*parts, sum(amounts)]):  # the last takes what is left
+        part = min(part, sum(amounts) - before)
+        shares = refund_lines(RefundOrder(f"r{n}", whole, Money(part, "INR"), "", None, before), config())
+        assert sum(share.amount_minor for share in shares) == part
+        for share in shares:
+            assert share.amount_minor > 0
+            back[share.name] += share.amount_minor
+            assert back[share.name] <= amounts[int(share.name)]
+        before += part
+    assert list(back.values()) == amounts

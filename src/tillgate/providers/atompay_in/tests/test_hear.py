@@ -177,6 +177,8 @@ def test_an_amount_or_a_currency_of_another_order_is_told_as_it_came(atompay: At
         b"\xff\xfe\x00",
         b"{",
         b'{"encData":5}',
+        b'{"encData":1e9999999999999999999}',
+        b'{"encData":"\\ud800"}',
         b"&".join(b"a%d=1" % n for n in range(60)),
         b"encData=" + b"AB" * 5_000_000,
     ],
@@ -249,6 +251,17 @@ def test_keys_rotate(atompay: AtomPay) -> None:
     heard = both.hear(post(form(new, key="11112222333344445555666677778888"), at=2_000))
     assert isinstance(heard.message, Tell)
     assert heard.echo == {"key": "current"}
+
+
+def test_a_query_of_too_many_fields_is_none_of_ours(atompay: AtomPay) -> None:
+    query = "&".join(f"a{n}=1" for n in range(25))
+    call = post(b"encData=00", query=query)
+    with pytest.raises(Unauthenticated) as refused:
+        atompay.hear(call)
+    assert atompay.answer(call, None, refused.value).status == 400
+    assert isinstance(atompay.hear(post(form(callback()), query=query)).message, Tell)
+    with pytest.raises(UnknownMethod):
+        atompay.hear(Inbound("GET", "/in/acc", query, {}, b"", "127.0.0.1", 1))
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])

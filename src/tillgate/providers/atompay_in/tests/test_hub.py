@@ -23,7 +23,7 @@ from tillgate.settings import Settings
 
 from .conftest import serving
 
-PAYER = json.dumps({"email": "payer@example.com", "mobile": "8888888800", "udf1": "event 7"})
+PAYER = {"email": "payer@example.com", "mobile": "8888888800", "udf1": "event 7"}
 
 
 @dataclass
@@ -35,10 +35,13 @@ class Place:
     account_id: str
     http: aiohttp.ClientSession
 
-    async def open(self, order_id: str, amount_minor: int = 31_900) -> tuple[str, dict[str, str]]:
+    async def open(
+        self, order_id: str, amount_minor: int = 31_900, **metadata: Any
+    ) -> tuple[str, dict[str, str]]:
         """The payment's id and what the payer's page is given."""
         merchant = await self.runtime.directory.merchant(self.merchant_id)
-        intent = Intent(order_id, amount_minor, "INR", "atompay", metadata=PAYER)
+        about = json.dumps({**PAYER, **metadata})
+        intent = Intent(order_id, amount_minor, "INR", "atompay", metadata=about)
         opened = await self.runtime.hub.open(merchant, intent)
         assert opened.attempt is not None
         assert opened.attempt.phase == "pending"
@@ -163,6 +166,29 @@ async def test_a_refund_goes_out_and_is_waited_for(place: Place) -> None:
     assert (sent["prodRefundId"], sent["refundAmt"]) == (opened.refund.id, "100.00")
     payment = await place.payment(payment_id)
     assert payment.refunding_minor == 10_000
+
+
+async def test_parts_of_a_split_payment_come_back_of_each_product_as_it_was_paid(place: Place) -> None:
+    lines = [{"name": "NSE", "amount": "1.00"}, {"name": "BSE", "amount": "2.00"}]
+    payment_id, account = await place.open("ORD-1", 300, products=lines)
+    await place.pay(account)
+    merchant = await place.runtime.directory.merchant(place.merchant_id)
+    # Opened together, so that each has to know its place whichever is sent first.
+    refunds = [place.runtime.hub.refund(merchant, payment_id, 100, "returned goods") for _ in range(3)]
+    opened = await asyncio.gather(*refunds)
+    sent: list[dict[str, Any]] = place.simulator.gateway.state["refunds"]
+
+    async def phases() -> set[str]:
+        return {(await place.runtime.kit.reads.refund(one.refund.id)).phase for one in opened}
+
+    async with asyncio.timeout(10):
+        while await phases() != {"pending"}:
+            await asyncio.sleep(0.02)
+    back = {
+        name: sum(round(float(one["refundAmt"]) * 100) for one in sent if one["prodName"] == name)
+        for name in ("NSE", "BSE")
+    }
+    assert back == {"NSE": 100, "BSE": 200}
 
 
 async def test_the_checkout_page_is_served_by_the_accounts_own_address(place: Place) -> None:

@@ -15,16 +15,18 @@ import pytest
 from sqlalchemy import text
 
 from tillgate import conform
+from tillgate.domain.errors import Unauthenticated
 from tillgate.http.app import create_app
 from tillgate.hub import Intent
-from tillgate.providers.atompay_in import PROVIDER
+from tillgate.providers.atompay_in import PROVIDER, front
 from tillgate.providers.atompay_in.conformance import CONFORMANCE, ORDERS_NEEDED
 from tillgate.providers.atompay_in.simulator import Simulator
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
+from tillgate.spi import Inbound
 from tillgate.store.work import Due
 
-from .conftest import serving
+from .conftest import config, serving
 from .test_hub import Place
 
 SECRET = "the secret of the shop's own site, of 32 bytes"
@@ -129,6 +131,43 @@ async def test_the_page_is_given_what_is_stored_and_nothing_that_it_says(place: 
         "payment_status": "success",
     }
     assert {name: record[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    "cookies",
+    [
+        "jwt=T",
+        '_x={"a":1}; jwt=T',
+        "a[b]=1; jwt=T",
+        'x="a,b"; jwt=T;y',
+        "g=a b;jwt=T",
+        'n=J\u00f6; jwt="T"',
+        "=; jwt=T; ",
+    ],
+)
+def test_the_payers_cookie_is_found_beside_odd_ones(cookies: str) -> None:
+    headers = {"cookie": cookies.replace("T", site_token())}
+    call = Inbound("POST", "/atompay", "", headers, b"", "127.0.0.1", int(time.time() * 1000))
+    assert front.user(call, config(jwt_secret=SECRET)) == "ANW007"
+
+
+@pytest.mark.parametrize("cookies", ["", "jwt", "jwt=", "jwtx=T", "xjwt=T", "jwt T", "JWT=T", "a=jwt=T"])
+def test_what_is_not_the_cookie_is_nobodys(cookies: str) -> None:
+    headers = {"cookie": cookies.replace("T", site_token())}
+    call = Inbound("POST", "/atompay", "", headers, b"", "127.0.0.1", int(time.time() * 1000))
+    with pytest.raises(Unauthenticated):
+        front.user(call, config(jwt_secret=SECRET))
+
+
+async def test_numbers_without_measure_and_long_queries_are_a_strangers_fault(place: Place) -> None:
+    query = "&".join(f"a{n}=1" for n in range(25))
+    for path, body, more in (
+        ("/response", b'{"encData": 1e9999999999999999999}', {}),
+        (f"/response?{query}", b"encData=00", {}),
+        ("/atompay", b'{"order_id": 1e9999999999999999999}', bearer(site_token())),
+    ):
+        async with place.http.post(f"{place.hub_url}{path}", data=body, **more) as reply:  # type: ignore[attr-defined]
+            assert reply.status == 400, path
 
 
 async def test_callback_and_return_race(place: Place) -> None:

@@ -220,6 +220,19 @@ async def test_a_hubs_payment_is_taken_asked_once_and_followed(site: Site) -> No
     assert await site.heals() == {asked["txn_id"]: ("succeeded", 5000)}
 
 
+@pytest.mark.parametrize("told", ["50.00", True, [50]])
+async def test_a_success_of_what_is_no_amount_is_reported_and_held(site: Site, told: object) -> None:
+    terminal = await site.terminal()
+    made = await site.open()
+    asked = await charge(terminal, amount=told)
+    await site.bench.reaches(asked["txn_id"], "requires_review")
+    held = await site.until(made["id"], "review")
+    assert held["paid_minor"] == 5000  # it says that it charged, and not what
+    again = await site.open()  # and the kiosk still follows its hub
+    await charge(terminal)
+    await site.until(again["id"], "paid")
+
+
 async def test_an_instalment_plan_is_chosen_at_the_hub(site: Site) -> None:
     terminal = await site.terminal()
     made = await site.open("ipp", 30_000)

@@ -353,6 +353,35 @@ async def test_a_certificate_names_the_terminal(bench_at: OpenBench, tmp_path: P
         await bench.reaches(payment.txn_id, "succeeded")
 
 
+async def test_a_certified_terminal_takes_over_from_its_half_dead_link(
+    bench_at: OpenBench, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("kiosk")
+    tls = TlsConfig(certificate=certificate, key=key, client_ca=authority.file)
+    async with bench_at(terminals=(POS1,), tls=tls) as bench:
+        old = await dial(bench.server.port, authority, "POS001", oracle.SECRET)
+        bench.terminals.append(old)
+        await bench.until(lambda: bench.server.connection_count() == 1)
+        payment = await bench.pay()
+        await old.request()
+        await old.ack(payment.txn_id)
+        await bench.reaches(payment.txn_id, "processing")
+        # The old link is dead without a word; the kiosk document has the terminal say an error on a new one.
+        new = await dial(bench.server.port, authority, "POS001", oracle.SECRET)
+        bench.terminals.append(new)
+        await new.say(oracle.fresh(type="error", txn_id=payment.txn_id, message="lost", pos_id="POS001"))
+        await bench.until(lambda: bench.kiosk.find(payment.txn_id).error_message == "lost")
+        assert bench.kiosk.find(payment.txn_id).state == "unknown"
+        assert await old.closed_by_kiosk()
+        facts = [fact for _, fact, _ in bench.journal.history(payment.txn_id)]
+        assert facts == ["requested", "ack", "link_cut", "error"]
+        await new.result(payment.txn_id, "success", amount=50.0, transaction_id="1")
+        await bench.reaches(payment.txn_id, "succeeded")
+        again = await bench.pay(sen=7)
+        assert (await new.request())["txn_id"] == again.txn_id
+
+
 async def test_without_a_certificate_or_without_tls_there_is_no_entry(
     bench_at: OpenBench, tmp_path: Path
 ) -> None:

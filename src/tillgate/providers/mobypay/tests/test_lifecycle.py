@@ -5,8 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillgate.providers.mobypay.errors import NotAllowed
-from tillgate.providers.mobypay.lifecycle import Fact, Payment, State, Timers, advance, classify, timer
-from tillgate.providers.mobypay.messages import PaymentMode, TransactionResult
+from tillgate.providers.mobypay.lifecycle import (
+    Fact,
+    Payment,
+    State,
+    Timers,
+    advance,
+    answered,
+    classify,
+    timer,
+)
+from tillgate.providers.mobypay.messages import Ack, PaymentMode, TransactionResult
 
 SHORT = {
     "P": "pending", "R": "processing", "A": "awaiting_plan", "C": "cancelling", "S": "succeeded",
@@ -18,6 +27,7 @@ TABLE = """
                 P R A C S F X U V
 not_sent        F R A C S F X U V
 ack             R R A C S F X U V
+cancel_ack      P R A C S F X U V
 plans           A A A C S F X U V
 plan_chosen     - - R - - - - - -
 cancel_asked    C C C C - - - U -
@@ -178,17 +188,56 @@ def test_the_unknown_says_why(fact: str) -> None:
     assert len(step.alerts) == 1
 
 
-def test_the_first_ack_answers_the_request_and_the_second_the_cancel() -> None:
-    early = advance(payment(), Fact.CANCEL_ASKED, 1).payment
-    once = advance(early, Fact.ACK, 2).payment
-    twice = advance(once, Fact.ACK, 3).payment
-    assert [timer(p, Timers()) for p in (early, once, twice)] == [
-        (Fact.CANCEL_DUE, 10), (Fact.CANCEL_DUE, 10), (Fact.GRACE_OVER, 10),
-    ]  # fmt: skip
-    late = advance(
-        advance(advance(payment(), Fact.ACK, 1).payment, Fact.CANCEL_ASKED, 2).payment, Fact.ACK, 3
-    ).payment
-    assert timer(late, Timers()) == (Fact.GRACE_OVER, 10)
+@pytest.mark.parametrize(
+    ("story", "acknowledged"),
+    [
+        # without plans
+        ("cancel", False),
+        ("cancel processing", False),  # it answers the request
+        ("cancel processing received", True),
+        ("processing cancel received", True),
+        ("processing cancel processing", True),  # some samples say so of everything
+        ("processing cancel -", True),  # and some nothing
+        ("processing cancel rejected", False),  # nobody defined that
+        ("processing processing cancel", False),
+        ("processing cancel cancel received", True),
+        # plans offered and not chosen
+        ("processing plans cancel", False),
+        ("processing plans cancel received", True),
+        ("plans cancel processing", False),  # plans may overtake the request's ack
+        ("plans cancel processing received", True),
+        ("cancel processing plans received", True),
+        ("cancel processing received plans", False),  # it offers plans, so it has not stopped
+        ("cancel processing received plans received", True),
+        # a plan chosen: its ack comes first, whatever it says
+        ("processing plans plan cancel", False),
+        ("processing plans plan cancel plan_received", False),
+        ("processing plans plan cancel processing", False),
+        ("processing plans plan cancel received", False),
+        ("processing plans plan cancel plan_received received", True),
+        ("processing plans plan cancel processing processing", True),
+        ("processing plans plan plan_received cancel", False),
+        ("processing plans plan plan_received cancel received", True),
+        ("processing plans plan plan_received cancel plan_received", False),  # it says so twice
+        ("plans plan cancel processing plan_received", False),
+        ("plans processing plan cancel plan_received", False),
+        ("plans plan cancel processing processing", False),
+        ("plans plan cancel processing processing received", True),
+        # chosen again
+        ("processing plans plan plans plan cancel plan_received", False),
+        ("processing plans plan plans plan cancel processing processing", False),
+        ("processing plans plan plan_received plans plan cancel plan_received received", True),
+    ],
+)
+def test_an_ack_is_the_cancels_once_nothing_else_is_due_one(story: str, acknowledged: bool) -> None:
+    now = payment(mode=PaymentMode.IPP)
+    for at, word in enumerate(story.split()):
+        fact = {"cancel": Fact.CANCEL_ASKED, "plan": Fact.PLAN_CHOSEN, "plans": Fact.PLANS}.get(word)
+        fact = fact or answered(now, Ack(txn_id="TXN1", status=word.strip("-")))
+        now = advance(now, fact, at + 1, told("ipp_plans", plans="[]") if word == "plans" else None).payment
+    assert now.state is State.CANCELLING
+    due = (Fact.GRACE_OVER, 10) if acknowledged else (Fact.CANCEL_DUE, 10)
+    assert timer(now, Timers()) == due
 
 
 def test_the_timers() -> None:

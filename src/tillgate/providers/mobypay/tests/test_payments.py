@@ -144,6 +144,38 @@ async def test_a_cancel_nobody_answers_leaves_the_outcome_unknown(bench: Bench) 
     assert bench.alerts() == ["outcome_unknown"]
 
 
+@pytest.mark.parametrize("plan_ack", ["plan_received", "processing"])
+async def test_the_ack_of_a_plan_does_not_confirm_the_cancel_behind_it(bench: Bench, plan_ack: str) -> None:
+    terminal = await bench.terminal()
+    payment = await bench.pay("ipp", 10_000, reference="ORDER-1")
+    await terminal.ack(payment.txn_id)
+    await terminal.result(payment.txn_id, "ipp_plans", plans=plans("IPP_3M"))
+    await bench.reaches(payment.txn_id, "awaiting_plan")
+    bench.waits(cancel_s=0.3, grace_s=0.1)
+    await bench.kiosk.choose_plan(payment.txn_id, "IPP_3M")
+    await bench.kiosk.cancel(payment.txn_id)
+    await terminal.ack(payment.txn_id, plan_ack)  # it took the plan, and knows of no cancel
+    await bench.reaches(payment.txn_id, "unknown")
+    with pytest.raises(Unsettled):  # or the payer would be charged twice
+        await bench.pay(reference="ORDER-1")
+    await terminal.result(payment.txn_id, "success", amount=100.0, transaction_id="000410")
+    await bench.reaches(payment.txn_id, "succeeded")
+
+
+async def test_a_cancel_behind_a_plan_is_confirmed_by_the_ack_after_the_plans(bench: Bench) -> None:
+    terminal = await bench.terminal()
+    payment = await bench.pay("ipp", 10_000)
+    await terminal.ack(payment.txn_id)
+    await terminal.result(payment.txn_id, "ipp_plans", plans=plans("IPP_3M"))
+    await bench.reaches(payment.txn_id, "awaiting_plan")
+    bench.waits(grace_s=0.1)
+    await bench.kiosk.choose_plan(payment.txn_id, "IPP_3M")
+    await bench.kiosk.cancel(payment.txn_id)
+    await terminal.ack(payment.txn_id, "plan_received")
+    await terminal.ack(payment.txn_id, "received")
+    await bench.reaches(payment.txn_id, "cancelled")
+
+
 async def test_a_success_while_cancelling_is_a_success_and_somebody_is_told(bench: Bench) -> None:
     terminal = await bench.terminal()
     payment = await bench.pay()

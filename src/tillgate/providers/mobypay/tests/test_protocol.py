@@ -526,7 +526,7 @@ def heard_result(**members: object) -> messages.TransactionResult:
     [
         ("50", 5000), ("50.0", 5000), ("50.10", 5010), ("0.01", 1), ("5e1", 5000), ("1.5E2", 15000),
         ("0.30000000000000004", None), ("10.001", None), ("1e-3", None), ("-5.00", -500), ("1e39", None),
-        ('"50.00"', None), ("true", None), ("[50]", None),
+        ('"50.00"', None), ("true", None), ("[50]", None), ("1e-99999999999999999999", None),
     ],
 )  # fmt: skip
 def test_an_amount_is_read_from_its_digits(wire: str, sen: int | None) -> None:
