@@ -102,6 +102,7 @@ async def test_a_file_is_compared_and_its_findings_are_resolved(shop: Client, ri
         (asked("{"), "content"),
         (asked('{"a": [], "b": []}'), "content"),
         (asked('[{"Gross": true}]'), "content"),
+        (asked('[{"Gross": 1e9999999999999999999999}]'), "content"),
         (asked('[{"Gross": NaN}]'), "content"),
         (asked("Gross,Gross\n1,2", columns={}), "content"),
         (asked("amount,kind\n1,SALE", columns={}), "content"),

@@ -117,7 +117,7 @@ def _json_rows(content: str) -> list[Mapping[str, Any]]:
     """A list of objects, or the one list in an object."""
     try:
         found = json.loads(content, parse_float=Decimal, parse_constant=str)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         raise InvalidRequest("the file is not JSON", param="content") from None
     if isinstance(found, dict):
         lists = [value for value in found.values() if isinstance(value, list)]
