@@ -416,12 +416,19 @@ async def test_a_full_disk_loses_a_whole_batch_and_answers_none_of_it(database: 
 async def test_a_card_number_is_not_on_the_disk(database: Path) -> None:
     seen: list[str] = []
     async with running(lambda one: seen.append(one.fromAccNo), database) as service:
-        await service.post(ipn(fromAccNo="4111111111111111"))
-        await service.post(ipn(requestId="2", fromAccNo="4111111111111111", amount="x"))
-        await service.until(lambda: seen)
-    assert seen == ["************1111"]
+        for number, sent in enumerate(("4111111111111111", "4111 1111 1111 1111", 4111111111111111)):
+            await service.post(ipn(requestId=f"a{number}", fromAccNo=sent))
+            await service.post(ipn(requestId=f"b{number}", fromAccNo=sent, amount="x"))
+        await service.post(ipn(requestId="c", narrative="4111-1111-1111-1111"))
+        await service.post(b"[" * 70_000 + b"4111111111111111")  # more than is kept of what is refused
+        await service.post(b"[" * (64 * 1024 - 15) + b"4111111111111111")
+        await service.until(lambda: len(seen) == 3)
+        assert [one["request_id"] for one in service.journal.listed("conflict")] == []
+    assert seen[:2] == ["************1111", "**** **** **** 1111"]
     for path in database.parent.iterdir():
-        assert b"4111111111111111" not in path.read_bytes()
+        kept = path.read_bytes()
+        for spelt in (b"4111111111", b"4111 1111", b"4111-1111"):
+            assert spelt not in kept
 
 
 # --- settings -----------------------------------------------------------------------------------------------

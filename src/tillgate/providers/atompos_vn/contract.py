@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 from tillgate.domain.errors import Refusal, TryLater, Unauthenticated, UnknownMethod, Unreadable
-from tillgate.providers.atompos_vn.cards import masked_card
+from tillgate.providers.atompos_vn.cards import kept, masked
 
 MAX_BODY: Final = 1 << 20
 MAX_DEPTH: Final = 8
@@ -144,8 +144,8 @@ EXTRA_PAIRS, EXTRA_CHARS = 64, 4096
 class Ipn:
     """One payment at a terminal: the document's eight fields, their text exactly as sent.
 
-    The one exception is `fromAccNo`: a whole card number is cut down to its last four digits before anyone
-    sees it.
+    The one exception: a whole card number, in `fromAccNo` or any text but names and amounts, is cut down to
+    its last four digits before anyone sees it.
     """
 
     requestId: str
@@ -219,8 +219,8 @@ def ipn(message: Mapping[str, Any]) -> Ipn:
     for key, value in extra.items():
         text_of(key, EXTRA_CHARS)
         text_of(value, EXTRA_CHARS)
-    fields = {name: message[name] for name in FIELDS}
-    return Ipn(**{**fields, "fromAccNo": masked_card(fields["fromAccNo"])})
+    texts = {name: kept(name, message[name]) for name in _LIMITS}
+    return Ipn(**texts, extraData={masked(key): kept(key, value) for key, value in extra.items()})
 
 
 def dong(text: str) -> int:

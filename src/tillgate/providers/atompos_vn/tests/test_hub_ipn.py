@@ -155,6 +155,23 @@ async def test_a_request_is_shown_once_and_paid_by_its_ipn(place: Place, hook: M
     assert b"an-example-password" not in kept
 
 
+async def test_a_card_number_is_not_in_the_database(place: Place, hook: ModuleType) -> None:
+    asked = {"requestId": "R-9", "orderId": "1234:9", "amount": "10000"}
+    assert await place.post("/payment-terminal", asked) == (200, "00")
+    said = {"orderId": "1234:9", "narrative": "4111-1111-1111-1111", "extraData": {"pan": "4111111111111111"}}
+    assert await place.ipn(requestId="R-9", fromAccNo="4111 1111 1111 1111", tip="0", **said) == (200, "00")
+    assert await place.ipn(requestId="R-9", fromAccNo="4111 1111 1111 1111", tip="0", **said) == (200, "00")
+    assert await place.ipn(requestId="R-8", fromAccNo=4111111111111111) == (400, "04")
+    await place.until(lambda: len(hook.ran) == 1)
+    assert hook.ran == [("R-9", "1234:9", "10000", "**** **** **** 1111")]
+    assert (await place.payment("R-9")).status == "paid"
+    assert "inbound.conflict" not in [kind for kind, _ in await place.events()]
+    for column in ("body FROM inbound", "details FROM attempts", "body FROM events"):
+        for [kept] in await place.rows(f"SELECT {column}"):
+            text_of = kept if isinstance(kept, str) else bytes(kept or b"").decode()
+            assert "4111" not in text_of
+
+
 async def test_what_is_said_otherwise_is_told(place: Place) -> None:
     asked = {"requestId": "R-2", "orderId": "1234:18", "amount": 10_000, "tip": "0"}
     assert await place.post("/payment-terminal", asked) == (200, "00")
