@@ -323,6 +323,37 @@ async def test_coroutines_and_odd_hooks(database: Path) -> None:
         await service.until(lambda: seen[-1] == "b")
 
 
+async def test_a_coroutine_that_was_cancelled_or_leaves_has_failed(database: Path) -> None:
+    """It is neither run for ever nor holds up its order, nor the coroutines beside it."""
+    seen: list[str] = []
+
+    async def hook(one: IPNRequest) -> None:
+        seen.append(one.requestId)
+        if one.requestId == "a":
+            helper = asyncio.create_task(asyncio.sleep(10))
+            helper.cancel()
+            await helper
+        if one.requestId == "b":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(10)
+        if one.requestId == "c":
+            raise SystemExit
+
+    async with running(hook, database, tries=2) as service:
+        for request_id in "abcd":
+            await service.post(ipn(requestId=request_id))
+        await service.until(lambda: "d" in seen)
+        dead = {row["request_id"]: row["error"] for row in service.journal.listed("dead")}
+    assert "".join(seen) == "aabbccd"
+    assert dead == {
+        "a": "RuntimeError: the function was cancelled",
+        "b": "RuntimeError: the function was cancelled",
+        "c": "RuntimeError: SystemExit()",
+    }
+
+
 async def test_a_coroutine_that_hangs_is_ended(database: Path) -> None:
     began: list[str] = []
 

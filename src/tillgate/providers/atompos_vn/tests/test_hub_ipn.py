@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from tillgate.conform import run
+from tillgate.domain.record import replace
 from tillgate.http.app import create_app
 from tillgate.hub.kit import order_key
 from tillgate.providers.atompos_vn import PROVIDER
@@ -26,18 +27,33 @@ from tillgate.providers.atompos_vn.conformance import CONFORMANCE
 from tillgate.providers.atompos_vn.simulator import Terminal
 from tillgate.runtime import Runtime
 from tillgate.settings import Settings
+from tillgate.store.work import Due
 
 from .conftest import SECRET, ipn, serving
 
 LOGIN = {"username": "atom", "password": "an-example-password"}
 HOOK = """
+import asyncio
+import sys
 import threading
 import time
 
 ran = []
 failing = set()
+cancelling = set()
+leaving = set()
 slow = {}
 lock = threading.Lock()
+
+
+async def cancelled():
+    helper = asyncio.create_task(asyncio.sleep(10))
+    helper.cancel()
+    await helper
+
+
+async def gone():
+    sys.exit("the till is closed")
 
 
 def process_ipn(ipn):
@@ -46,6 +62,10 @@ def process_ipn(ipn):
         ran.append((ipn.requestId, ipn.orderId, ipn.amount, ipn.fromAccNo))
     if ipn.requestId in failing:
         raise ValueError("the till is closed")
+    if ipn.requestId in cancelling:
+        return cancelled()
+    if ipn.requestId in leaving:
+        return gone()
 """
 
 
@@ -230,6 +250,65 @@ async def test_slow_and_failing_functions(place: Place, hook: ModuleType) -> Non
     counted = Counter(row[0] for row in hook.ran)
     await place.until(lambda: len({row[0] for row in hook.ran if row[0][0] == "S"}) == 60, 20)
     assert all(counted[f"S-{n}"] <= 1 for n in range(60))
+
+
+async def claimed(place: Place) -> Due:
+    [row] = await place.rows("SELECT kind, subject, tries, run_at FROM due WHERE kind = 'hand_on'")
+    return Due(*row)
+
+
+async def test_a_claim_that_was_overtaken_runs_nothing(place: Place, hook: ModuleType) -> None:
+    hook.slow["C-1"] = 1.0
+    assert await place.ipn(requestId="C-1", orderId="one order") == (200, "00")
+    await asyncio.sleep(0.5)
+    done = await claimed(place)
+    await place.until(lambda: len(hook.ran) == 1)
+    while await place.rows("SELECT id FROM due WHERE kind = 'hand_on'"):
+        await asyncio.sleep(0.02)
+    await place.runtime.hub.handing.run(done)
+
+    hook.failing.add("C-2")
+    assert await place.ipn(requestId="C-2", orderId="one order") == (200, "00")
+    await place.until(lambda: len(hook.ran) == 2)
+    await asyncio.sleep(0.3)  # it is tried again in a second
+    older = replace(await claimed(place), until=place.runtime.kit.clock() + 60_000)
+    await place.runtime.hub.handing.run(older)
+    await asyncio.sleep(0.2)
+    assert [row[0] for row in hook.ran] == ["C-1", "C-2"]
+
+
+async def test_a_claim_that_waited_long_is_renewed_before_it_runs_out(place: Place, hook: ModuleType) -> None:
+    hook.failing.add("L-1")
+    assert await place.ipn(requestId="L-1", orderId="one order") == (200, "00")
+    await place.until(lambda: len(hook.ran) == 1)
+    await asyncio.sleep(0.3)
+    hook.failing.clear()
+    hook.slow["L-1"] = 2
+    until = place.runtime.kit.clock() + 16_000
+    async with place.runtime.database.begin() as tx:
+        await tx.execute(text(f"UPDATE due SET run_at = {until} WHERE kind = 'hand_on'"), {})
+    await place.runtime.hub.handing.run(await claimed(place))
+    await asyncio.sleep(0.5)
+    assert (await claimed(place)).until > until + 30_000
+
+
+async def test_a_function_that_ends_in_a_cancellation_or_leaves_has_failed(
+    place: Place, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again and then buried like any other, and its order goes on."""
+    monkeypatch.setattr("tillgate.hub.handing.TRIES", 2)
+    monkeypatch.setattr("tillgate.hub.handing.PAUSE_MS", 50)
+    hook.cancelling.add("X-1")
+    hook.leaving.add("X-2")
+    for name in ("X-1", "X-2", "X-3"):
+        assert await place.ipn(requestId=name, orderId="one order") == (200, "00")
+    await place.until(lambda: hook.ran[-1:] and hook.ran[-1][0] == "X-3")
+    assert [row[0] for row in hook.ran] == ["X-1", "X-1", "X-2", "X-2", "X-3"]
+    notes = [note for kind, note in await place.events() if kind == "inbound.dead"]
+    assert [(one["error"], one["tries"]) for one in notes] == [
+        ("RuntimeError: the function was cancelled", 2),
+        ("RuntimeError: SystemExit('the till is closed')", 2),
+    ]
 
 
 async def test_a_dead_letter_is_replayed(
