@@ -70,6 +70,12 @@ class NoCredential(Worded, Unauthenticated):
     word, http = "05", 401
 
 
+class TooManyLogins(Worded, Unauthenticated):
+    """Passwords are guessed too often."""
+
+    word, http = "01", 429
+
+
 class NotPermitted(Worded, Unauthenticated):
     """The sender may not do that."""
 
@@ -212,6 +218,8 @@ def ipn(message: Mapping[str, Any]) -> Ipn:
     if not message["requestId"] or "\0" in message["requestId"] + message["orderId"]:
         raise WrongType
     if not AMOUNT.fullmatch(message["amount"]) or not AMOUNT.fullmatch(message["tip"]):
+        raise WrongType
+    if not dong(message["amount"]):  # it means "paid", and nothing was
         raise WrongType
     extra = message["extraData"]
     if not isinstance(extra, dict) or len(extra) > EXTRA_PAIRS:

@@ -105,7 +105,6 @@ def test_text_that_is_no_amount_in_dong_is_04(pos: AtomPos, name: str, amount: s
         ("10000", 10_000),
         ("10000.0", 10_000),
         ("10000.00", 10_000),
-        ("0", 0),
         ("007", 7),
         ("9" * 15, 10**15 - 1),
     ],
@@ -115,6 +114,15 @@ def test_amounts_in_dong_are_read(pos: AtomPos, amount: str, dong: int) -> None:
     assert isinstance(message, Tell)
     assert isinstance(message.facts[0], Paid)
     assert message.facts[0].total_minor == dong
+
+
+@pytest.mark.parametrize("amount", ["0", "000", "0.0", "0.00"])
+def test_nothing_cannot_have_been_paid(pos: AtomPos, amount: str) -> None:
+    assert answered(pos, post(ipn(amount=amount)))[:2] == (400, {"code": "04", "message": MESSAGES["04"]})
+    assert answered(pos, post({**OLD, "amount": amount}))[1]["code"] == "04"
+    refused = {**OLD, "amount": amount, "resultResponseCode": "05"}  # not paid, and not said to be
+    assert isinstance(pos.hear(post(refused)).message, Hint)
+    assert answered(pos, post(ipn(tip=amount)))[0] == 200
 
 
 @pytest.mark.parametrize(

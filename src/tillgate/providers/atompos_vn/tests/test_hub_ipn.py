@@ -252,6 +252,13 @@ async def test_slow_and_failing_functions(place: Place, hook: ModuleType) -> Non
     assert all(counted[f"S-{n}"] <= 1 for n in range(60))
 
 
+async def test_guessing_passwords_is_slowed_down(place: Place) -> None:
+    guess = {"username": "atom", "password": "guess"}
+    answers = [await place.post("/authorize", guess, "") for _ in range(11)]
+    assert answers == [(401, "01")] * 10 + [(429, "01")]
+    assert await place.post("/authorize", LOGIN, "") == (429, "01")
+
+
 async def claimed(place: Place) -> Due:
     [row] = await place.rows("SELECT kind, subject, tries, run_at FROM due WHERE kind = 'hand_on'")
     return Due(*row)
