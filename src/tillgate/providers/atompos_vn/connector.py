@@ -132,6 +132,11 @@ class AtomPos:
             raise Declined(f"the terminal refused the request: HTTP {reply.status}")
         return Started(asked.request_id, Show("terminal"))
 
+    def named(self, order: Order) -> str | None:
+        """The merchant's own requestId: an IPN knows the sale by no other name."""
+        name = order.metadata.get("requestId")
+        return name if isinstance(name, str) and name else None
+
     # --- hearing --------------------------------------------------------------------------------------------
 
     def hear(self, call: Inbound) -> Heard:

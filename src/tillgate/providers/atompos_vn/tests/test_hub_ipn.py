@@ -19,8 +19,10 @@ import pytest
 from sqlalchemy import text
 
 from tillgate.conform import run
+from tillgate.domain.errors import OrderConflict
 from tillgate.domain.record import replace
 from tillgate.http.app import create_app
+from tillgate.hub import Intent
 from tillgate.hub.kit import order_key
 from tillgate.providers.atompos_vn import PROVIDER
 from tillgate.providers.atompos_vn.conformance import CONFORMANCE
@@ -95,6 +97,18 @@ class Place:
             said = await got.json()
             assert set(said) == {"code", "message"} or "access_token" in said
             return got.status, said["code"]
+
+    async def open(self, order_id: str, account: str = "till 1", **metadata: Any) -> Any:
+        """As a merchant does by its own API: the requestId is not the order's."""
+        merchant = await self.runtime.directory.merchant(self.merchant_id)
+        intent = Intent(order_id, 10_000, "VND", "atompos", account, metadata=json.dumps(metadata))
+        return await self.runtime.hub.open(merchant, intent)
+
+    async def account(self, name: str, **changes: Any) -> str:
+        config = {**PROVIDER.example, "pos_url": self.pos, "pos_timeout_s": 0.5, **changes}
+        return await self.runtime.directory.create_account(
+            self.merchant_id, "atompos_vn", name, config, self.runtime.kit.clock()
+        )
 
     async def ipn(self, **changes: Any) -> tuple[int, str]:
         return await self.post("/ipn", ipn(**changes))
@@ -226,6 +240,69 @@ async def test_a_terminal_that_cannot_be_told(place: Place) -> None:
     assert await place.post("/payment-terminal", {"requestId": "R-5"}) == (400, "03")
     assert await place.post("/payment-terminal", asked, "") == (401, "05")
     assert await place.post("/payment-terminal", asked, "junk") == (401, "01")
+
+
+@pytest.mark.parametrize("known_only", [False, True], ids=["any request", "known requests only"])
+async def test_a_request_whose_answer_was_lost_is_paid_by_its_ipn(place: Place, known_only: bool) -> None:
+    """Neither the requestId nor the orderId is an order of ours, and the terminal never confirmed either."""
+    account_id = await place.account("till 2", require_known_request=known_only)
+
+    async def told(**changes: Any) -> tuple[int, str]:
+        return await place.post(f"/in/{account_id}", ipn(tip="0", **changes))
+
+    place.terminal.behaviour = "silent"
+    opened = await place.open("O-1", account="till 2", requestId="P-1", orderId="BILL-1")
+    assert (opened.attempt.phase, opened.attempt.external_id) == ("unsure", None)
+    assert await told(requestId="P-0", orderId="BILL-1") == (200, "00")
+    assert (await place.payment("O-1")).status == "unsure"
+    for _ in range(2):
+        assert await told(requestId="P-1", orderId="BILL-1") == (200, "00")
+    payment = await place.payment("O-1")
+    assert (payment.status, payment.paid_minor, payment.late) == ("paid", 10_000, False)
+    counted = Counter(kind for kind, _ in await place.events())
+    assert (counted["payment.paid"], counted["inbound.unmatched"]) == (1, 1)
+
+    # Also where a person had given it up, and with another amount it is held.
+    opened = await place.open("O-2", account="till 2", requestId="P-2", orderId="BILL-2")
+    merchant = await place.runtime.directory.merchant(place.merchant_id)
+    await place.runtime.hub.resolve(merchant, opened.payment.id, "failed", "nobody paid")
+    assert await told(requestId="P-2", orderId="BILL-2", amount="9000") == (200, "00")
+    payment = await place.payment("O-2")
+    assert (payment.status, payment.hold, payment.paid_minor) == ("review", "amount_mismatch", 9_000)
+
+
+async def test_an_ipn_that_overtakes_the_terminals_answer(place: Place) -> None:
+    place.terminal.behaviour = "silent"
+    opening = asyncio.create_task(place.open("O-1", requestId="P-1", orderId="BILL-1"))
+    await place.until(lambda: "P-1" in place.terminal.sales)
+    assert await place.ipn(requestId="P-1", orderId="BILL-1", tip="0") == (200, "00")
+    assert (await place.payment("O-1")).status == "paid"
+    assert (await opening).payment.status == "paid"
+
+
+async def test_a_request_id_is_one_attempts(place: Place) -> None:
+    """What is paid under it must be money for one order, and of the account that pushed it."""
+    place.terminal.behaviour = "busy"
+    assert (await place.open("O-0", requestId="P-1")).attempt.phase == "closed"  # it was certainly not shown
+    place.terminal.behaviour = "silent"
+    assert (await place.open("O-1", requestId="P-1")).attempt.phase == "unsure"
+    for order_id in ("O-0", "O-2"):
+        with pytest.raises(OrderConflict):
+            await place.open(order_id, requestId="P-1")
+    assert await place.payment("O-2") is None
+    asked = {"requestId": "P-1", "orderId": "1234:1", "amount": "10000"}
+    assert await place.post("/payment-terminal", asked) == (409, "04")
+    assert place.terminal.sales["P-1"]["pushed"] == 1
+
+    other = await place.account("till 2")
+    assert await place.post(f"/in/{other}", ipn(requestId="P-1", orderId="x", tip="0")) == (200, "00")
+    assert (await place.payment("O-1")).status == "unsure"
+    assert await place.ipn(requestId="P-1", orderId="O-0", tip="0") == (200, "00")
+    assert ((await place.payment("O-1")).status, (await place.payment("O-0")).paid_minor) == ("paid", 0)
+    with pytest.raises(OrderConflict):
+        await place.open("O-2", requestId="P-1")
+    await place.open("O-3", requestId=17)  # nothing that a terminal takes
+    assert (await place.payment("O-3")).status == "failed"
 
 
 async def test_slow_and_failing_functions(place: Place, hook: ModuleType) -> None:
