@@ -41,7 +41,8 @@ class Caller:
         self._coroutines: asyncio.AbstractEventLoop | None = None
 
     async def call(self, hook: Hook, given: Any) -> None:
-        """Raises what the function raises; `TimeoutError` for a coroutine that hangs."""
+        """Raises what the function raises; `TimeoutError` for a coroutine that hangs. What a task cannot
+        carry, or would take for its own end, comes as a `RuntimeError`."""
         inner = getattr(hook, "__call__", hook)  # noqa: B004 (an object whose `__call__` is a coroutine)
         if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(inner):
             await self._on_their_loop(lambda: hook(given))
@@ -65,11 +66,23 @@ class Caller:
             threading.Thread(target=_forever, args=(loop,), name="host-functions", daemon=True).start()
 
         async def awaited() -> None:
-            await begin()
+            try:
+                await begin()
+            except (Exception, asyncio.CancelledError):
+                raise
+            except BaseException as error:  # SystemExit would end their loop, and every function's with it
+                raise RuntimeError(repr(error)) from error
 
         running = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(awaited(), self._coroutines))
-        async with asyncio.timeout(self._timeout_s):
-            await running
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await running
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The function's own, of something it waited for: a failure like any other.
+            raise RuntimeError("the function was cancelled") from None
 
 
 def _forever(loop: asyncio.AbstractEventLoop) -> None:

@@ -211,6 +211,14 @@ class Starts(Protocol):
 
 
 @runtime_checkable
+class Names(Protocol):
+    """The provider is told a merchant's own name for an attempt, and speaks of it by that."""
+
+    def named(self, order: Order) -> str | None:
+        """Pure. What `Tell.external_id` will say; None: the operation id or the order's own."""
+
+
+@runtime_checkable
 class Looks(Protocol):
     """The provider can be asked how an attempt or a refund stands."""
 

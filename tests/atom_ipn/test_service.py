@@ -189,11 +189,11 @@ async def test_guessing_passwords_is_slowed_down(database: Path) -> None:
         lambda _: None, database, jwt_secret=SECRET, user="atom", password="a password"
     ) as service:
         statuses = Counter()
-        for _ in range(15):
-            status, body = await service.post({"username": "atom", "password": "guess"}, "/authorize")
+        for password in ["guess"] * 15 + ["a password"]:
+            status, body = await service.post({"username": "atom", "password": password}, "/authorize")
             assert body["code"] == "01"
             statuses[status] += 1
-    assert statuses == {401: 10, 429: 5}
+    assert statuses == {401: 10, 429: 6}
 
 
 async def test_header_path_and_addresses(database: Path, tmp_path: Path) -> None:
@@ -323,6 +323,37 @@ async def test_coroutines_and_odd_hooks(database: Path) -> None:
         await service.until(lambda: seen[-1] == "b")
 
 
+async def test_a_coroutine_that_was_cancelled_or_leaves_has_failed(database: Path) -> None:
+    """It is neither run for ever nor holds up its order, nor the coroutines beside it."""
+    seen: list[str] = []
+
+    async def hook(one: IPNRequest) -> None:
+        seen.append(one.requestId)
+        if one.requestId == "a":
+            helper = asyncio.create_task(asyncio.sleep(10))
+            helper.cancel()
+            await helper
+        if one.requestId == "b":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(10)
+        if one.requestId == "c":
+            raise SystemExit
+
+    async with running(hook, database, tries=2) as service:
+        for request_id in "abcd":
+            await service.post(ipn(requestId=request_id))
+        await service.until(lambda: "d" in seen)
+        dead = {row["request_id"]: row["error"] for row in service.journal.listed("dead")}
+    assert "".join(seen) == "aabbccd"
+    assert dead == {
+        "a": "RuntimeError: the function was cancelled",
+        "b": "RuntimeError: the function was cancelled",
+        "c": "RuntimeError: SystemExit()",
+    }
+
+
 async def test_a_coroutine_that_hangs_is_ended(database: Path) -> None:
     began: list[str] = []
 
@@ -416,12 +447,19 @@ async def test_a_full_disk_loses_a_whole_batch_and_answers_none_of_it(database: 
 async def test_a_card_number_is_not_on_the_disk(database: Path) -> None:
     seen: list[str] = []
     async with running(lambda one: seen.append(one.fromAccNo), database) as service:
-        await service.post(ipn(fromAccNo="4111111111111111"))
-        await service.post(ipn(requestId="2", fromAccNo="4111111111111111", amount="x"))
-        await service.until(lambda: seen)
-    assert seen == ["************1111"]
+        for number, sent in enumerate(("4111111111111111", "4111 1111 1111 1111", 4111111111111111)):
+            await service.post(ipn(requestId=f"a{number}", fromAccNo=sent))
+            await service.post(ipn(requestId=f"b{number}", fromAccNo=sent, amount="x"))
+        await service.post(ipn(requestId="c", narrative="4111-1111-1111-1111"))
+        await service.post(b"[" * 70_000 + b"4111111111111111")  # more than is kept of what is refused
+        await service.post(b"[" * (64 * 1024 - 15) + b"4111111111111111")
+        await service.until(lambda: len(seen) == 3)
+        assert [one["request_id"] for one in service.journal.listed("conflict")] == []
+    assert seen[:2] == ["************1111", "**** **** **** 1111"]
     for path in database.parent.iterdir():
-        assert b"4111111111111111" not in path.read_bytes()
+        kept = path.read_bytes()
+        for spelt in (b"4111111111", b"4111 1111", b"4111-1111"):
+            assert spelt not in kept
 
 
 # --- settings -----------------------------------------------------------------------------------------------

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
 from tillgate.calling import Caller
-from tillgate.domain.errors import NotFound, Unavailable
+from tillgate.domain.errors import NotFound, TillgateError, Unavailable
 from tillgate.domain.record import record
 from tillgate.hub.kit import Kit, log
 from tillgate.spi import HandsOn, Once
@@ -31,8 +31,8 @@ _PAUSE_CAP_MS: Final = 600_000
 LEASE_MS: Final = 60_000
 _RENEW_S: Final = 20.0
 _QUEUED: Final = 1_000
-_CLAIMED_S: Final = 45.0
-"""How long a claim surely holds that the worker made."""
+_LEFT_MS: Final = 15_000
+"""A claim that has less time left may be taken over by a process whose clock is ahead."""
 TIMEOUT_S: Final = 300.0
 ERROR_CHARS: Final = 300
 Verdict: TypeAlias = Literal["new", "repeat", "conflict"]
@@ -140,17 +140,17 @@ class Handing:
         self._kit = kit
         self._running: dict[str, asyncio.Task[None]] = {}
         self._caller: Caller | None = None
-        self._full: deque[tuple[Due, float]] = deque()
+        self._full: deque[Due] = deque()
         self._beginning: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def run(self, due: Due) -> None:
-        subject, tries = due.subject, due.tries
+        subject = due.subject
         if subject in self._running:
             return
         if len(self._running) >= AT_ONCE:
             if len(self._full) < _QUEUED:  # else its lease brings it up again
-                self._full.append((due, time.monotonic() + _CLAIMED_S))
+                self._full.append(due)
             return
         row = await self._kit.reads.inbound(subject[_STREAM_CHARS:])
         if row is None:
@@ -162,27 +162,32 @@ class Handing:
         if hook is None or not isinstance(connector, HandsOn):
             await self._move(Moves(merchant_id, subject, now + LEASE_MS))  # another process may have it
             return
-        if await self._kit.reads.earlier_due(KIND, subject, _STREAM_CHARS) is not None:
-            return  # its lease brings it up again, if the one before it does not
+        if await self._kit.reads.first_due(KIND, subject, _STREAM_CHARS) != (subject, due.until):
+            # One before it has its turn; or it was run, or claimed anew, while this claim waited for a place.
+            return
         if subject in self._running:
             return
         if len(self._running) >= AT_ONCE:
-            self._full.append((due, time.monotonic() + _CLAIMED_S))
+            self._full.append(due)
             return
-        work = self._one(merchant, account, subject, tries, hook, connector, body)
+        work = self._one(merchant, account, due, hook, connector, body)
         task = self._running[subject] = asyncio.create_task(work, name="hand-on")
         task.add_done_callback(lambda _: self._ended(subject))
 
     def _ended(self, subject: str) -> None:
-        """Its place goes to the next that found none, unless its claim may have run out since."""
         self._running.pop(subject, None)
-        while self._full and not self._stopping:
-            waiting, until = self._full.popleft()
-            if time.monotonic() < until:
-                task = asyncio.create_task(self.run(waiting))
-                self._beginning.add(task)
-                task.add_done_callback(self._beginning.discard)
-                return
+        if self._full and not self._stopping:
+            task = asyncio.create_task(self._begin_waiting())
+            self._beginning.add(task)
+            task.add_done_callback(self._beginning.discard)
+
+    async def _begin_waiting(self) -> None:
+        """Give the places that are free to those that found none, unless their claims may have run out."""
+        while self._full and len(self._running) < AT_ONCE and not self._stopping:
+            waiting = self._full.popleft()
+            if self._kit.clock() + _LEFT_MS < waiting.until:
+                with contextlib.suppress(TillgateError):  # its lease brings it up again
+                    await self.run(waiting)
 
     async def stop(self, grace_s: float = 10.0) -> None:
         """What runs has `grace_s` to end, and else runs again."""
@@ -214,13 +219,13 @@ class Handing:
         self,
         merchant: Merchant,
         account: Account,
-        subject: str,
-        tries: int,
+        due: Due,
         hook: Callable[[Any], Any],
         connector: Any,
         body: bytes,
     ) -> None:
-        renewing = asyncio.create_task(self._renew(merchant.id, subject, tries))
+        subject, tries = due.subject, due.tries
+        renewing = asyncio.create_task(self._renew(merchant.id, due))
         error: BaseException | None = None
         try:
             if self._caller is None:
@@ -253,10 +258,14 @@ class Handing:
             except Unavailable:
                 await asyncio.sleep(1)
 
-    async def _renew(self, merchant_id: str, subject: str, tries: int) -> None:
+    async def _renew(self, merchant_id: str, due: Due) -> None:
+        """A claim that waited for a place is renewed sooner: it began before its function did."""
+        left_s = (due.until - self._kit.clock()) / 1000
+        pause_s = _RENEW_S - (LEASE_MS / 1000 - left_s)
         while True:
-            await asyncio.sleep(_RENEW_S)
-            await self._move(Moves(merchant_id, subject, self._kit.clock() + LEASE_MS, tries))
+            await asyncio.sleep(max(0.0, pause_s))
+            await self._move(Moves(merchant_id, due.subject, self._kit.clock() + LEASE_MS, due.tries))
+            pause_s = _RENEW_S
 
     async def _move(self, moves: Moves) -> None:
         """What has run is not forgotten because the database is away just now."""

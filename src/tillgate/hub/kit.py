@@ -14,6 +14,7 @@ from tillgate.domain.errors import InvalidRequest, Misconfigured, NoProvider, Ti
 from tillgate.domain.money import Money
 from tillgate.domain.payment import Attempt, Payment, Refund, StandingOrder
 from tillgate.domain.record import record
+from tillgate.hub.pushed import Pushed
 from tillgate.spi import (
     Channel,
     Connector,
@@ -185,6 +186,11 @@ class Kit:
             return None if show is None else shown(show)
 
         return invite
+
+    def pushed(self, payment: Payment, operation_id: str, account: Account) -> Pushed | None:
+        """The name by which a provider that `Names` will know a new attempt, where it is none of ours."""
+        name = self.connector(account).named(self._new_order(payment, operation_id, account))
+        return None if name is None else Pushed(account.id, name)
 
     def invitation(self, payment: Payment, account: Account) -> Show | None:
         """How a payer gets to a provider that opens attempts itself."""

@@ -19,9 +19,10 @@ from tillgate.domain.record import record, replace
 from tillgate.hub.keys import Key, known_answer, remembered, stored
 from tillgate.hub.kit import Choice, Invite, Kit, log, order_key, shown, targets
 from tillgate.hub.moves import event_kind, hinted, move
+from tillgate.hub.pushed import Pushed
 from tillgate.hub.rerouting import Reroutes, next_choice
 from tillgate.hub.watching import first_look_ms
-from tillgate.spi import Channel
+from tillgate.spi import Channel, Names, can
 from tillgate.store.book import Needs, Plan, Remembered
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import new_id
@@ -70,13 +71,18 @@ class Open:
     expires_at: int
     key: Key | None
     render: Render | None
+    pushed: Pushed | None = None  # what the provider will call it
 
     @property
     def merchant_id(self) -> str:
         return self.merchant.id
 
     def needs(self) -> Needs:
-        return Needs(orders=(self.order_key,), idempotency=(self.key.digest,) if self.key else ())
+        return Needs(
+            orders=(self.order_key,),
+            idempotency=(self.key.digest,) if self.key else (),
+            named=(self.pushed.digest,) if self.pushed else (),
+        )
 
     def decide(self, plan: Plan) -> Opened:
         known = plan.order(self.order_key)
@@ -130,6 +136,8 @@ class Open:
         return plan.attempt(payment.live_attempt_id) or (attempts[-1] if attempts else None)
 
     def _begin(self, plan: Plan, known: Payment | None, payment: Payment) -> Opened:
+        if self.pushed is not None:
+            self.pushed.take(plan, self.attempt_id)
         attempt = self._attempt(payment, plan.now)
         after = payment if known is None else replace(payment, closed=None, status="pending")
         if attempt is not None and (known is not None or attempt.phase != "pending"):
@@ -274,6 +282,9 @@ class Opening:
             key=key,
             render=render,
         )
+        if can(kit.connector(choice.account), Names):
+            pushed = kit.pushed(command._new(), command.attempt_id, choice.account)
+            command = replace(command, pushed=pushed)
         if kit.asks(choice.account):
             kit.invitation(command._new(), choice.account)  # raises where the payer could not be shown how
         opened = await kit.journal.submit(command)

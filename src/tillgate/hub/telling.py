@@ -13,8 +13,9 @@ from tillgate.domain.record import record, replace
 from tillgate.hub.handing import Hand, announce
 from tillgate.hub.kit import Kit, order_key, targets
 from tillgate.hub.moves import move, move_refund
+from tillgate.hub.pushed import Pushed
 from tillgate.hub.watching import rearm
-from tillgate.spi import Compares, Connector, Inbound, Keeps, Reply, can
+from tillgate.spi import Compares, Connector, Inbound, Keeps, Names, Reply, can
 from tillgate.store.book import Needs, Plan
 from tillgate.store.directory import Account, Merchant
 from tillgate.store.ids import digest, new_id
@@ -63,7 +64,14 @@ class Tells:
             externals=((self.account.id, tell.external_id),) if tell.external_id else (),
             seen=(self._event(), self._event("unmatched")) if tell.event_id else (),
             idempotency=self.hand.digests() if self.hand else (),
+            named=(pushed.digest,) if (pushed := self._pushed()) else (),
         )
+
+    def _pushed(self) -> Pushed | None:
+        name = self.tell.external_id
+        if not name or not can(self.kit.connector(self.account), Names):
+            return None
+        return Pushed(self.account.id, name)
 
     def _event(self, kind: str = "event") -> bytes:
         return digest(kind, self.account.id, self.tell.event_id or "")
@@ -106,6 +114,8 @@ class Tells:
 
     def _about(self, plan: Plan) -> tuple[Attempt | None, Refund | None]:
         attempt, refund = named(plan, self.account, self.tell)
+        if attempt is None and refund is None and (pushed := self._pushed()):
+            attempt = pushed.attempt(plan)
         if attempt is None and refund is None:
             found = (self._ordered(plan, reference) for reference in self.tell.references)
             attempt = next((one for one in found if one is not None), None)

@@ -55,8 +55,6 @@ __all__ = ["IPNRequest", "Options", "app", "create_ipn_app"]
 
 log = logging.getLogger("tillgate.ipn")
 BODY_TIMEOUT_S: Final = 30.0
-LOGIN_FAILURES: Final = 10
-"""So many wrong passwords a minute from one address, then 429."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -66,7 +64,6 @@ class Service:
     def __init__(self, options: Callable[[], Options], hook: Callable[[], Hook | None], alert: Alert) -> None:
         self._options, self._hook, self._alert = options, hook, alert
         self._starting = asyncio.Lock()
-        self._failures: dict[str, tuple[float, int]] = {}
         self.started = False
 
     async def start(self) -> None:
@@ -127,8 +124,6 @@ class Service:
             outcome = TryLater()
         if outcome is not None:
             await self._refused(call, outcome)
-            if self._too_many(call, outcome):
-                return Reply(429, contract.reply("01"), headers={"retry-after": "60"})
         return self.partner.answer(call, heard, outcome)
 
     def _open(self, call: Inbound) -> None:
@@ -161,18 +156,6 @@ class Service:
             await self.journal.reject(self.options.partner, code, call.peer, call.body)
         if code in ("03", "04"):
             self.alert("rejected", {"code": code, "peer": call.peer})
-
-    def _too_many(self, call: Inbound, refusal: Refusal) -> bool:
-        if contract.worded(refusal)[0] != "01" or not call.path.startswith("/authorize"):
-            return False
-        now = time.monotonic()
-        since, failures = self._failures.get(call.peer, (now, 0))
-        if now - since > 60:
-            since, failures = now, 0
-        if len(self._failures) > 10_000:
-            self._failures.clear()
-        self._failures[call.peer] = (since, failures + 1)
-        return failures >= LOGIN_FAILURES
 
 
 def create_ipn_app(

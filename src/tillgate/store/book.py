@@ -81,6 +81,7 @@ class Needs:
     standing: tuple[str, ...] = ()
     idempotency: tuple[bytes, ...] = ()
     seen: tuple[bytes, ...] = ()  # digests of provider events
+    named: tuple[bytes, ...] = ()  # as `idempotency`, with the attempt that is its subject
 
 
 _NEEDED: Final = attrgetter(*(one.name for one in fields(Needs)))

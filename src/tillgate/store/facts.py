@@ -29,27 +29,32 @@ async def load(tx: Tx, book: Book, commands: Sequence[Command[Any]]) -> None:
 async def load_facts(tx: Tx, book: Book, commands: Sequence[Command[Any]]) -> None:
     """What they need of everything but their merchants' heads."""
     needs = together(command.needs() for command in commands)
+    keys = (*needs.idempotency, *needs.named)
     # Most orders and keys are new: one look says whether any of them is known.
     wanted: list[Wanted] = [
         (tables.payments, "order_key", needs.orders),
         (tables.standing_orders, "order_key", needs.orders),
-        (tables.idempotency, "digest", needs.idempotency),
+        (tables.idempotency, "digest", keys),
     ]
     wanted = [one for one in wanted if one[2]]
     there = await tx.known(wanted)
     known = {table.name for (table, _, _), some in zip(wanted, there, strict=True) if some}
-    await _load_records(tx, book, needs, known)
     if "idempotency" in known:
-        for row in await tx.select(tables.idempotency, ("digest",), _keys(needs.idempotency)):
+        for row in await tx.select(tables.idempotency, ("digest",), _keys(keys)):
             book.remembered[row[0]] = Remembered(*row)
             book.known_answers.add(row[0])
+    answers = (book.remembered.get(one) for one in needs.named)
+    subjects = {one.subject for one in answers if one is not None and one.subject is not None}
+    await _load_records(tx, book, needs, known, subjects)
     if needs.seen:
         for row in await tx.select(tables.inbound, ("digest",), _keys(needs.seen)):
             book.seen.add(row[_INBOUND_DIGEST])
 
 
-async def _load_records(tx: Tx, book: Book, needs: Needs, known: Container[str]) -> None:
-    """`known` names the tables that have some of the orders."""
+async def _load_records(
+    tx: Tx, book: Book, needs: Needs, known: Container[str], subjects: Iterable[str]
+) -> None:
+    """`known` names the tables that have some of the orders, `subjects` more attempts."""
 
     async def load(kind: type[Any], by: tuple[str, ...], keys: Sequence[Row]) -> list[Any]:
         if not keys:
@@ -62,7 +67,7 @@ async def _load_records(tx: Tx, book: Book, needs: Needs, known: Container[str])
     payments = await load(Payment, ("order_key",), _keys(needs.orders if "payments" in known else ()))
     await load(StandingOrder, ("order_key",), _keys(needs.orders if "standing_orders" in known else ()))
     await load(StandingOrder, ("id",), _keys(needs.standing))
-    attempts = await load(Attempt, ("id",), _keys(needs.attempts))
+    attempts = await load(Attempt, ("id",), _keys({*needs.attempts, *subjects}))
     attempts += await load(Attempt, ("account_id", "external_id"), needs.externals)
     refunds = await load(Refund, ("id",), _keys(needs.refunds))
     named = {*needs.payments, *(record.payment_id for record in (*attempts, *refunds))}

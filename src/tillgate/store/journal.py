@@ -345,4 +345,4 @@ async def _store_answers(tx: Tx, book: Book) -> None:
     if new:
         await tx.insert(tables.idempotency, new)
     if old:
-        await tx.update(tables.idempotency, [(one.status, one.body, one.digest) for one in old])
+        await tx.update(tables.idempotency, [(one.subject, one.status, one.body, one.digest) for one in old])

@@ -76,8 +76,8 @@ _INBOUND = select(t.inbound.c.id, t.inbound.c.merchant_id, t.inbound.c.account_i
 )
 # Ids of one kind and stream have one length and differ in digits only: so they sort alike in any collation.
 _STREAM = (
-    select(t.due.c.subject)
-    .where(t.due.c.id > bindparam("after"), t.due.c.id < bindparam("before"))
+    select(t.due.c.subject, t.due.c.run_at)
+    .where(t.due.c.id > bindparam("after"), t.due.c.id <= bindparam("last"))
     .order_by(t.due.c.id)
     .limit(1)
 )
@@ -168,17 +168,18 @@ class Reads:
         rows = await self._database.read(_INBOUND, {"id": inbound_id})
         return (*rows[0][:3], bytes(rows[0][3])) if rows else None
 
-    async def earlier_due(self, kind: str, subject: str, width: int) -> str | None:
-        """The first work of a stream (the first `width` characters of a subject) that is before `subject`."""
+    async def first_due(self, kind: str, subject: str, width: int) -> tuple[str, int] | None:
+        """The first work of a stream (the first `width` characters of a subject) that is not after `subject`,
+        and when it is due."""
         start = due_id(kind, subject[:width])
-        params = {"after": f"{start}in_{'0' * 32}", "before": due_id(kind, subject)}
+        params = {"after": f"{start}in_{'0' * 32}", "last": due_id(kind, subject)}
         rows = await self._database.read(_STREAM, params)
-        return rows[0][0] if rows else None
+        return (rows[0][0], rows[0][1]) if rows else None
 
     async def later_due(self, kind: str, subject: str, width: int) -> str | None:
         """The next work of the same stream."""
         start = due_id(kind, subject[:width])
-        params = {"after": due_id(kind, subject), "before": f"{start}in_{'f' * 32}"}
+        params = {"after": due_id(kind, subject), "last": f"{start}in_{'f' * 32}"}
         rows = await self._database.read(_STREAM, params)
         return rows[0][0] if rows else None
 

@@ -332,7 +332,7 @@ idempotency = table(
     "idempotency",
     fixed("digest", LargeBinary, primary_key=True),  # of merchant, route and key
     fixed("fingerprint", LargeBinary),  # of the request
-    fixed("subject", Text, nullable=True),
+    varies("subject", Text, nullable=True),
     varies("status", Integer, nullable=True),  # None while the first request is in flight
     varies("body", LargeBinary, nullable=True),  # sealed where it shows a secret
     fixed("created_at", BigInteger, index=True),

@@ -32,6 +32,7 @@ from tillgate.providers.atompos_vn.contract import (
     WrongMethod,
     WrongType,
 )
+from tillgate.providers.atompos_vn.logins import Logins
 from tillgate.providers.atompos_vn.tokens import Tokens
 from tillgate.spi import (
     Heard,
@@ -66,6 +67,7 @@ class AtomPos:
     def __init__(self, config: Config) -> None:
         self._config = checked(config)
         self._allowed = networks(config.allow_ips) or (PRIVATE if config.auth == "none" else ())
+        self._logins = Logins()
         self._tokens: Tokens | None = None
         if config.auth == "jwt":
             self._tokens = Tokens(
@@ -130,6 +132,11 @@ class AtomPos:
             raise Declined(f"the terminal refused the request: HTTP {reply.status}")
         return Started(asked.request_id, Show("terminal"))
 
+    def named(self, order: Order) -> str | None:
+        """The merchant's own requestId: an IPN knows the sale by no other name."""
+        name = order.metadata.get("requestId")
+        return name if isinstance(name, str) and name else None
+
     # --- hearing --------------------------------------------------------------------------------------------
 
     def hear(self, call: Inbound) -> Heard:
@@ -180,9 +187,11 @@ class AtomPos:
         else:
             user, password = requests.login(contract.read_object(call.body))
         config = self._config
+        self._logins.allow(call.peer, user, call.received_at)
         # Both compared, whichever is wrong: an unknown user takes as long as a wrong password.
         right = _same(user, config.user) & _same(password, config.password)
         if not right or not config.user:
+            self._logins.failed(call.peer, user, call.received_at)
             raise BadCredential
         token = self._tokens.issue(user, call.received_at / 1000)
         return Heard(Noise("a token was issued"), Granted(token, self._tokens.lifetime_s))
@@ -210,6 +219,8 @@ class AtomPos:
         """Paid only where the partner's mapping says so; the rest is for a person to find out."""
         if old.response_code not in self._config.paid_codes:
             return Heard(Hint(operation_id=old.request_id, external_id=old.request_id))
+        if not old.amount_minor:
+            raise WrongType
         paid = Paid(
             old.amount_minor, contract.CURRENCY, tip_minor=old.tip_minor, external_id=old.transaction_id
         )
@@ -292,8 +303,8 @@ class AtomPos:
             headers["www-authenticate"] = "Bearer"
         if status == 405:
             headers["allow"] = "POST"
-        if status in (500, 503):
-            headers["retry-after"] = "5"
+        if status in (429, 500, 503):
+            headers["retry-after"] = "60" if status == 429 else "5"
         return Reply(status, contract.reply(code), headers=headers)
 
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 from tillgate.domain.errors import Refusal, TryLater, Unauthenticated, UnknownMethod, Unreadable
-from tillgate.providers.atompos_vn.cards import masked_card
+from tillgate.providers.atompos_vn.cards import kept, masked
 
 MAX_BODY: Final = 1 << 20
 MAX_DEPTH: Final = 8
@@ -68,6 +68,12 @@ class NoCredential(Worded, Unauthenticated):
     """There is no bearer token."""
 
     word, http = "05", 401
+
+
+class TooManyLogins(Worded, Unauthenticated):
+    """Passwords are guessed too often."""
+
+    word, http = "01", 429
 
 
 class NotPermitted(Worded, Unauthenticated):
@@ -144,8 +150,8 @@ EXTRA_PAIRS, EXTRA_CHARS = 64, 4096
 class Ipn:
     """One payment at a terminal: the document's eight fields, their text exactly as sent.
 
-    The one exception is `fromAccNo`: a whole card number is cut down to its last four digits before anyone
-    sees it.
+    The one exception: a whole card number, in `fromAccNo` or any text but names and amounts, is cut down to
+    its last four digits before anyone sees it.
     """
 
     requestId: str
@@ -213,14 +219,16 @@ def ipn(message: Mapping[str, Any]) -> Ipn:
         raise WrongType
     if not AMOUNT.fullmatch(message["amount"]) or not AMOUNT.fullmatch(message["tip"]):
         raise WrongType
+    if not dong(message["amount"]):  # it means "paid", and nothing was
+        raise WrongType
     extra = message["extraData"]
     if not isinstance(extra, dict) or len(extra) > EXTRA_PAIRS:
         raise WrongType
     for key, value in extra.items():
         text_of(key, EXTRA_CHARS)
         text_of(value, EXTRA_CHARS)
-    fields = {name: message[name] for name in FIELDS}
-    return Ipn(**{**fields, "fromAccNo": masked_card(fields["fromAccNo"])})
+    texts = {name: kept(name, message[name]) for name in _LIMITS}
+    return Ipn(**texts, extraData={masked(key): kept(key, value) for key, value in extra.items()})
 
 
 def dong(text: str) -> int:

@@ -283,6 +283,35 @@ def test_a_login_that_fails(body: Any, code: str) -> None:
     assert set(answer) == {"code", "message"}
 
 
+def test_a_password_that_is_guessed_is_not_even_compared() -> None:
+    """Ten wrong ones in a minute, by address and user; a user that there is not is counted alike."""
+    pos = AtomPos(config())
+
+    def tried(password: str, user: str = "atom", peer: str = "192.168.1.20", after_s: int = 0) -> int:
+        body = {"username": user, "password": password}
+        call = post(body, path="/authorize", at=(NOW + after_s) * 1000, peer=peer)
+        try:
+            heard, refusal = pos.hear(call), None
+        except Refusal as error:
+            heard, refusal = None, error
+        reply = pos.answer(call, heard, refusal)
+        assert json.loads(reply.body)["code"] == ("00" if reply.status == 200 else "01")
+        assert reply.headers.get("retry-after") == ("60" if reply.status == 429 else None)
+        return reply.status
+
+    right = "an-example-password"
+    assert [tried(f"guess {n}") for n in range(9)] == [401] * 9
+    assert tried(right) == 200
+    assert tried("guess 10") == 401
+    assert [tried("guess 11"), tried(right), tried(right, after_s=59)] == [429] * 3
+    assert tried(right, peer="192.168.1.21") == 200
+    assert [tried("x", user="nobody") for _ in range(11)] == [401] * 10 + [429]
+    assert tried(right, after_s=60) == 200
+    for n in range(20_000):
+        tried("x", user=f"user {n}")
+    assert len(pos._logins._wrong) == 10_000
+
+
 def test_there_is_no_login_without_credentials_or_tokens() -> None:
     nobody = AtomPos(config(user="", password=""))
     assert login({"username": "", "password": ""}, pos=nobody)[1]["code"] == "01"
