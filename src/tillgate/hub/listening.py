@@ -33,6 +33,7 @@ from tillgate.store.ids import digest, new_id
 
 REFUSED_KEPT: Final = 60
 """Refused messages that are kept for one account in a minute, by one process."""
+REFUSED_BYTES: Final = 4096
 _NOTHING_OPENS: Final = Opening("", "", b"", "", "")
 _MOVING_ASKS: Final = (dialogue.Reserve, dialogue.Settle, dialogue.Cancel)
 _QUESTIONS: Final = (dialogue.Check, dialogue.Look)
@@ -289,7 +290,7 @@ class Refuses:
         return Needs()
 
     def decide(self, plan: Plan) -> None:
-        call = replace(self.inbound, body=self.inbound.body[:4096])
+        call = replace(self.inbound, body=self.inbound.body[:REFUSED_BYTES])
         plan.inbound.append(inbound_row(plan, self.account, call, self.refusal.code, None, None, self.reply))
 
 
@@ -314,7 +315,7 @@ class Listening:
         except Refusal as refusal:
             reply: Reply = connector.answer(call, heard, refusal)
             if heard is None:
-                await self._keep(account, _scrubbed(connector, call), refusal, reply)
+                await self._keep(account, connector, call, refusal, reply)
             return reply
         except Unavailable:
             return self._later(connector, call, heard)
@@ -326,8 +327,10 @@ class Listening:
         reply: Reply = connector.answer(call, heard, TryLater())
         return reply
 
-    async def _keep(self, account: Account, call: Inbound, refusal: Refusal, reply: Reply) -> None:
-        """Of what anyone can send without a key, only so much a minute is kept."""
+    async def _keep(
+        self, account: Account, connector: Connector, call: Inbound, refusal: Refusal, reply: Reply
+    ) -> None:
+        """Of what anyone can send without a key, only so much a minute is kept, and looked through."""
         minute = call.received_at // 60_000
         if self._refused[0] != minute:
             self._refused = minute, {}
@@ -335,8 +338,10 @@ class Listening:
         kept[account.id] = kept.get(account.id, 0) + 1
         if kept[account.id] > REFUSED_KEPT:
             return
+        # What is kept is half of it, so that a number which this cuts through is not.
+        shown = _scrubbed(connector, replace(call, body=call.body[: 2 * REFUSED_BYTES]))
         try:
-            await self._kit.journal.submit(Refuses(account, call, refusal, reply))
+            await self._kit.journal.submit(Refuses(account, shown, refusal, reply))
         except Unavailable:
             log.warning("a refused message could not be kept", account=account.id)
 

@@ -175,7 +175,7 @@ class Journal:
 
     async def reject(self, partner: str, code: str, peer: str, body: bytes) -> None:
         """Keep what was refused: it may be money. Of these only the newest are kept."""
-        row = (partner, code, peer, scrubbed(body)[:_KEPT_BYTES], self.clock())
+        row = (partner, code, peer, scrubbed(body[: 2 * _KEPT_BYTES])[:_KEPT_BYTES], self.clock())
 
         def work(db: sqlite3.Connection) -> None:
             done = db.execute(
