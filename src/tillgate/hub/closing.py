@@ -54,6 +54,8 @@ class Closes:
             return payment
         if attempt is not None:
             if self.unsure_stays and attempt.phase == "unsure":
+                if not self.now_due:
+                    raise NotAllowed("Nobody can say whether this payment was taken; resolve it")
                 plan.done("expire", payment.id)
                 return payment
             if self.now_due and attempt.asked and plan.now < (attempt.expires_at or 0):

@@ -56,10 +56,12 @@ class Upkeep:
 
         `only_if_gone`: and where its payer may still pay it. Without, it is closed here all the same, and
         what comes is booked as late."""
-        connector = await self._let_go(merchant, payment_id, only_if_gone)
-        closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
+        closes, stands = await self._let_go(merchant, payment_id, reason)
+        asked_back = isinstance(closes.connector, Fetched)  # where a kiosk has it: it is not closed meanwhile
+        if only_if_gone and stands != "gone" and not asked_back:
+            raise NotAllowed("This payment can still be paid")
         payment = await self._kit.journal.submit(_unless_held(closes))
-        if isinstance(connector, Fetched):
+        if asked_back:
             self._kit.bell(payment.account_id).set()
         return payment
 
@@ -81,8 +83,7 @@ class Upkeep:
         answer = await self._kit.journal.submit(Recalls(merchant.id, key))
         if answer is not None:
             return Kept(None, answer)
-        connector = await self._let_go(merchant, payment_id)
-        closes = Closes(merchant, payment_id, "cancelled", reason, now_due=False, connector=connector)
+        closes, _ = await self._let_go(merchant, payment_id, reason)
         return await self._kit.journal.submit(Keyed(_unless_held(closes), key, render))
 
     async def resolve_once(
@@ -181,19 +182,20 @@ class Upkeep:
         """Whether it ends with its order; what a provider opened by asking has a time of its own."""
         return not attempt.asked or self._kit.clock() >= (attempt.expires_at or 0)
 
-    async def _let_go(self, merchant: Merchant, payment_id: str, only_if_gone: bool = False) -> Connector:
-        """Withdraw a merchant's payment at its provider, before it is cancelled here; its connector."""
+    async def _let_go(self, merchant: Merchant, payment_id: str, reason: str) -> tuple[Closes, Standing]:
+        """Withdraw a merchant's payment at its provider, before it is cancelled here; how, and how it stands
+        there."""
         payment = await self._kit.reads.payment(payment_id)
         if payment is None or payment.merchant_id != merchant.id:
             raise NotFound("Payment not found")
         attempt = await self._kit.reads.live_attempt(payment.id)
+        stands: Standing = "gone"
         if attempt is not None:
             stands = await self._withdraw_at_provider(merchant, payment, attempt, "cancelled")
-            if stands == "unknown" and attempt.phase == "unsure":
-                raise NotAllowed("Nobody can say whether this payment was taken; resolve it")
-            if only_if_gone and stands != "gone":
-                raise NotAllowed("This payment can still be paid")
-        return self._connector(merchant, attempt)
+        connector = self._connector(merchant, attempt)
+        return Closes(
+            merchant, payment_id, "cancelled", reason, False, stands == "unknown", connector
+        ), stands
 
     async def _withdraw_at_provider(
         self, merchant: Merchant, payment: Payment, attempt: Attempt, why: Closing
