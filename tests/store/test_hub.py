@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import select
 
-from support.till import CALLBACK, Clock, Till, open_till
+from support.till import CALLBACK, Clock, Till, begun_look, open_till
 from support.tinybank import Charge, notice
 from tillgate.domain.errors import (
     IdempotencyMismatch,
@@ -548,15 +548,6 @@ async def hint(till: Till, shop: Merchant, opened: Opened, account: str = "invit
     await till.hub.receive(shop, shop.account(account), replace(call, body=body))
 
 
-async def slow_look(till: Till) -> asyncio.Task[None]:
-    """A worker whose look has its answer, and gets it when the bank may `go_on`."""
-    till.bank.fail("look", "pause")
-    looking = asyncio.create_task(till.worker.drain())
-    while not till.bank.calls["look"]:
-        await asyncio.sleep(0.001)
-    return looking
-
-
 async def test_a_hint_sends_us_to_look(till: Till, shop: Merchant) -> None:
     opened = await till.open(shop, "ORD-1")
     till.bank.pay(opened.attempt.id)
@@ -574,7 +565,7 @@ async def test_a_hint_that_comes_during_a_look_is_not_forgotten(
     till.bank.fail("start", "lost")
     opened = await till.open(shop, "ORD-1", channel="calling_qr")
     clock.on(s=6)
-    looking = await slow_look(till)
+    looking = await begun_look(till)
     await hint(till, shop, opened, "calling")
     till.bank.pay(opened.attempt.id)
     till.bank.go_on.set()
@@ -590,7 +581,7 @@ async def test_a_look_that_finds_it_paid_does_not_end_what_a_hint_wished_since(
     opened = await till.open(shop, "ORD-1")
     till.bank.pay(opened.attempt.id)
     await hint(till, shop, opened)
-    slow = await slow_look(till)
+    slow = await begun_look(till)
     till.bank.charges[opened.attempt.id].refunded_minor += 500
     await hint(till, shop, opened)
     till.bank.go_on.set()
@@ -609,7 +600,7 @@ async def test_a_look_that_ends_last_does_not_end_a_later_one(
     made = await till.hub.refund(shop, opened.payment.id, 4_000, "why")
     await till.worker.drain()
     await hint(till, shop, opened)
-    slow = await slow_look(till)
+    slow = await begun_look(till)
     clock.on(s=1)
     till.bank.charges[opened.attempt.id].refunded_minor += 500  # on the bank's own pages
     await hint(till, shop, opened)

@@ -3,14 +3,13 @@ that nobody answers, and codes that a provider will not take back."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from support.till import Clock, Till
+from support.till import Clock, Till, begun_look
 from support.tinybank import SECRET, Charge
 from tillgate.domain.errors import NotAllowed, OrderConflict
 from tillgate.domain.payment import Payment
@@ -50,16 +49,6 @@ async def payment(till: Till, opened: Opened) -> Payment:
     found = await till.kit.reads.payment(opened.payment.id)
     assert found is not None
     return found
-
-
-async def begun_look(till: Till) -> asyncio.Task[None]:
-    """A worker whose look has its answer, and gets it when the bank may `go_on`."""
-    seen = till.bank.calls["look"]
-    till.bank.fail("look", "pause")
-    looking = asyncio.create_task(till.worker.drain())
-    while till.bank.calls["look"] == seen:
-        await asyncio.sleep(0.001)
-    return looking
 
 
 # --- hints about what is over -------------------------------------------------------------------------------

@@ -169,3 +169,13 @@ async def open_till(
 
 async def _nowhere(call: HttpCall) -> HttpReply:
     raise AssertionError(f"a tiny bank has no wire: {call.url}")
+
+
+async def begun_look(till: Till) -> asyncio.Task[None]:
+    """A worker whose look has its answer, and gets it when the bank may `go_on`."""
+    seen = till.bank.calls["look"]
+    till.bank.fail("look", "pause")
+    looking = asyncio.create_task(till.worker.drain())
+    while till.bank.calls["look"] == seen:
+        await asyncio.sleep(0.001)
+    return looking

@@ -244,7 +244,7 @@ def _payable(facts: Facts, amount: Money, now: int) -> None:
         raise AlreadyPaid()
     if payment.closed or now >= payment.expires_at:
         raise AlreadyClosed()
-    if facts.live is not None and not _expired(facts.live, now):
+    if facts.live is not None and not expired(facts.live, now):
         raise Busy()
 
 
@@ -371,7 +371,8 @@ def _cancel(ask: Cancel, facts: Facts, now: int) -> Verdict:
     return Verdict(record, (attempt, given_back, fact), after, facts.payment)
 
 
-def _expired(attempt: Attempt, now: int) -> bool:
+def expired(attempt: Attempt, now: int) -> bool:
+    """Whether it outlived its provider's time and was not closed yet."""
     return attempt.phase in LIVE and attempt.expires_at is not None and now >= attempt.expires_at
 
 
@@ -384,7 +385,7 @@ def lapse_live(facts: Facts, now: int) -> Verdict | None:
 
 def _lapsed(facts: Facts, now: int) -> Verdict | None:
     """A transaction that outlived its time is closed by whoever sees it first."""
-    if facts.attempt is None or not facts.attempt.asked or not _expired(facts.attempt, now):
+    if facts.attempt is None or not facts.attempt.asked or not expired(facts.attempt, now):
         return None
     return _moved(facts, Closed("expired", TIMEOUT), now)
 

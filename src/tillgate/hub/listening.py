@@ -18,7 +18,7 @@ from tillgate.domain.errors import (
     Unavailable,
     WrongAmount,
 )
-from tillgate.domain.payment import LIVE, Attempt, Closed, Payment
+from tillgate.domain.payment import Attempt, Closed, Payment
 from tillgate.domain.payment import Refunded as RefundedFact
 from tillgate.domain.record import record, replace
 from tillgate.hub.closing import Lapses
@@ -370,12 +370,8 @@ class Listening:
         """Every transaction as it stands: one that outlived its time and was not looked at since ends now."""
         kit = self._kit
         found = await kit.reads.statement(account.id, ask.from_ms, ask.to_ms)
-        now = kit.clock()
-        over = [
-            one.attempt.id
-            for one in found.rows
-            if one.attempt and one.attempt.phase in LIVE and (one.attempt.expires_at or now + 1) <= now
-        ]
+        attempts, now = (one.attempt for one in found.rows), kit.clock()
+        over = [one.id for one in attempts if one is not None and dialogue.expired(one, now)]
         if over:
             await asyncio.gather(*(kit.journal.submit(Lapses(merchant, one)) for one in over))
             found = await kit.reads.statement(account.id, ask.from_ms, ask.to_ms)

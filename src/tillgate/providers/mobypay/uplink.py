@@ -80,10 +80,8 @@ class Hub:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,
             ) as reply:
-                raw = await reply.content.read(LARGEST_ANSWER)
-                while raw and len(raw) < LARGEST_ANSWER:  # an answer may come in pieces
-                    if not (piece := await reply.content.read(LARGEST_ANSWER - len(raw))):
-                        break
+                raw = b""
+                while piece := await reply.content.read(LARGEST_ANSWER - len(raw)):  # it may come in pieces
                     raw += piece
                 status = reply.status
             if status == 200:
