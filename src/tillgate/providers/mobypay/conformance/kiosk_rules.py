@@ -90,7 +90,7 @@ async def connected(wire: Wire) -> AsyncIterator[Talk]:
     try:
         yield talk
     finally:
-        talk.close()
+        await talk.end()
         await asyncio.sleep(0.25)  # for the kiosk to see that this terminal is gone
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -96,6 +97,16 @@ class Talk:
         except NoAnswer:
             return True
         return False
+
+    async def end(self, within_s: float = 2.0) -> None:
+        """Say that nothing more comes, and wait for the other side to have heard it all: a line that is cut
+        at once takes with it what is not read yet."""
+        with contextlib.suppress(OSError, RuntimeError, TimeoutError):
+            self._writer.write_eof()
+            async with asyncio.timeout(within_s):
+                while await self._reader.read(65536):
+                    pass
+        self.close()
 
     def close(self) -> None:
         self._writer.transport.abort()
